@@ -1,0 +1,125 @@
+"""What every model offers, and the options all of them share."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.fields.encodings import Backend
+from models.fields.isosurface import IsosurfaceConfig
+from utils.registry import ConfigError
+from utils.types import Rays, Rendered
+
+
+@dataclass
+class ModelConfig:
+    """Options of every model."""
+
+    radius: float = 1.5
+    """Half side of the box that holds the object, world units."""
+    num_samples_per_ray: int = 1024
+    """Steps along the diagonal of the box; the number of samples of a ray follows from the occupied cells."""
+    train_num_rays: int = 256
+    """Rays of the first training step, per device."""
+    max_train_num_rays: int = 8192
+    """Largest number of rays of a training step, per device."""
+    samples_per_step: int | None = None
+    """Samples that a training step aims at, per device; null means train_num_rays times the samples per ray."""
+    dynamic_ray_sampling: bool = True
+    """Whether the number of rays follows the number of samples, so that a step costs the same throughout."""
+    batch_image_sampling: bool = True
+    """Whether the rays of a step come from all images; otherwise from one."""
+    randomized: bool = True
+    """Whether samples are jittered along their rays while training."""
+    grid_prune: bool = True
+    """Whether empty space is skipped."""
+    grid_prune_occ_thre: float = 0.01
+    """Opacity of a march step below which a cell counts as empty."""
+    ray_chunk: int = 32768
+    """Rays rendered at once in evaluation."""
+    learned_background: bool = False
+    """Whether what lies beyond the object is learnt, too."""
+    background_color: Literal["white", "black", "random", "random-per-ray"] = "white"
+    """Colour behind everything while training; `random` draws one a step. Evaluation is on white, or on black."""
+    backend: Backend = "auto"
+    """Implementation of marching and compositing; a named one never falls back to another."""
+    weights: str | None = None
+    """State dict to start the model from."""
+
+
+class Model(nn.Module, ABC):
+    """Renders rays; its parts are reachable by dotted paths, which optimiser groups name.
+
+    Attributes:
+        quantities: what `Rendered` carries in training besides colour, opacity and depth; losses ask for them.
+        is_distance: whether `level` is a signed distance in world units.
+    """
+
+    quantities: frozenset[str]
+    is_distance: bool
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.radius = config.radius
+
+    @property
+    @abstractmethod
+    def isosurface(self) -> IsosurfaceConfig | None:
+        """Options of the mesh, or None where the field has no surface."""
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that a training step aims at."""
+        return self.config.samples_per_step or self.config.train_num_rays * self.config.num_samples_per_ray
+
+    @abstractmethod
+    def update(self, step: int, seed: int) -> None:
+        """Brings everything that follows the training step up to date; occupancy only in training mode."""
+
+    @abstractmethod
+    def forward(self, rays: Rays) -> Rendered:
+        """What is seen along rays, with everything losses need in training mode."""
+
+    @abstractmethod
+    def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Negative inside the surface that is meshed, zero on it."""
+
+    @abstractmethod
+    def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Colour in [0, 1] of surface points seen along their normals."""
+
+    @torch.no_grad()
+    def render(self, rays: Rays) -> Rendered:
+        """The same for any number of rays, in pieces of `ray_chunk`, without what only losses need."""
+        parts = [self(rays[start : start + self.config.ray_chunk]) for start in range(0, len(rays), self.config.ray_chunk)]
+        return Rendered.cat([_pixels_only(part) for part in parts])
+
+    def load_weights(self) -> None:
+        """Loads the state dicts that `weights` keys name, the model's own last."""
+        for part in (*self.children(), self):
+            path = getattr(getattr(part, "config", None), "weights", None)
+            if path is None:
+                continue
+            if not Path(path).is_file():
+                raise ConfigError(f"weights: {path} does not exist; give the path of a state dict saved by torch.save")
+            part.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+
+
+def _pixels_only(rendered: Rendered) -> Rendered:
+    background = rendered.background
+    return replace(
+        rendered,
+        samples=None,
+        weights=None,
+        sdf=None,
+        gradient=None,
+        laplacian=None,
+        probes=None,
+        sharpness=None,
+        background=None if background is None else _pixels_only(background),
+    )

@@ -1,0 +1,103 @@
+"""`nerf`: a density field with colour (Mildenhall et al. 2020) on hash grids (Müller et al. 2022).
+
+Bounded scenes live in a box. With `learned_background` all of space is contracted into one field and intervals
+grow with distance.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models import geometries, models, textures
+from models.base import Model, ModelConfig
+from models.fields.density import VolumeDensity
+from models.fields.isosurface import IsosurfaceConfig
+from models.fields.radiance import VolumeRadiance
+from models.rendering.marching import March, box_range, cone_angle, visible
+from models.rendering.occupancy import Everywhere, FieldView, MovingAverage
+from models.rendering.opacity import density_alpha
+from models.rendering.volume import render_density
+from utils.config import slot
+from utils.registry import ConfigError
+from utils.types import Rays, Rendered, Samples
+
+# Range and shortest interval of unbounded rays, world units (the object has radius 1 or so).
+NEAR, FAR, STEP = 0.2, 1e4, 0.01
+
+
+@models.register("nerf")
+class NeRF(Model):
+    """A neural radiance field."""
+
+    @dataclass
+    class Config(ModelConfig):
+        geometry: object = slot(geometries, default=VolumeDensity.Config)
+        """The density field."""
+        texture: object = slot(textures, default=VolumeRadiance.Config)
+        """The colour."""
+
+    quantities = frozenset({"samples", "weights"})
+    is_distance = False
+
+    def __init__(self, config: "NeRF.Config"):
+        super().__init__(config)
+        is_unbounded = config.learned_background
+        contraction = "sphere" if is_unbounded else "box"
+        self.is_unbounded = is_unbounded
+        self.geometry: VolumeDensity = geometries.make(config.geometry, contraction)
+        if not isinstance(self.geometry, VolumeDensity):
+            raise ConfigError("model.geometry.name: nerf needs a density; choose volume-density, or model.name=neus")
+        self.texture: VolumeRadiance = textures.make(config.texture)
+        _check_width("model.texture", self.texture, self.geometry.n_features, "model.geometry.feature_dim")
+        if not config.grid_prune:
+            self.occupancy = Everywhere(self.radius, contraction)
+        else:
+            grid = MovingAverage.Config(256 if is_unbounded else 128)
+            self.occupancy = MovingAverage(grid, self.radius, contraction, config.grid_prune_occ_thre)
+        if is_unbounded:
+            self.march = March(STEP, cone_angle(FAR, config.num_samples_per_ray), backend=config.backend)
+        else:
+            self.march = March(3**0.5 * 2 * self.radius / config.num_samples_per_ray, backend=config.backend)
+        self.load_weights()
+
+    @property
+    def isosurface(self) -> IsosurfaceConfig | None:
+        return self.geometry.isosurface
+
+    def update(self, step: int, seed: int) -> None:
+        self.geometry.update(step)
+        self.texture.update(step)
+        if self.training:
+            with torch.no_grad():
+                opacity = lambda points: self.geometry.density(points) * self.march.step  # noqa: E731
+                self.occupancy.refresh(step, FieldView(opacity), seed)
+
+    def forward(self, rays: Rays) -> Rendered:
+        self.march.is_jittered = self.training and self.config.randomized
+        if self.is_unbounded:
+            near, far = torch.full_like(rays.origins[:, 0], NEAR), torch.full_like(rays.origins[:, 0], FAR)
+        else:
+            near, far = box_range(rays, self.radius)
+        samples = self.march(rays, self.occupancy, near, far)
+        samples = visible(samples, rays, self._alpha, self.config.backend)
+        return render_density(rays, samples, self.geometry, self.texture, self.config.backend)
+
+    def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        return self.geometry.level(points)
+
+    def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        _, feature = self.geometry(points)
+        return self.texture(feature, -normals).clamp(0, 1)
+
+    def _alpha(self, points: Float[Tensor, "N 3"], samples: Samples) -> Float[Tensor, "N"]:
+        return density_alpha(self.geometry.density(points), samples.width)
+
+
+def _check_width(where: str, texture: VolumeRadiance, n_given: int, source: str) -> None:
+    if texture.n_inputs != n_given:
+        raise ConfigError(
+            f"{where}.input_feature_dim is {texture.n_inputs}, but the model passes {n_given} numbers ({source}); "
+            f"set it to {n_given}"
+        )

@@ -1,0 +1,261 @@
+"""`neus`: a signed distance field rendered as a volume (Wang et al. 2021, NeuS) on hash grids.
+
+Inside the box of half side `radius` light is stopped by the surface; what lies beyond is a plain backdrop or, with
+`learned_background`, a second, contracted density field.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models import geometries, models, occupancies, textures
+from models.base import Model, ModelConfig
+from models.fields.density import VolumeDensity
+from models.fields.isosurface import IsosurfaceConfig
+from models.fields.radiance import VolumeRadiance
+from models.fields.sdf import VolumeSDF
+from models.rendering.composite import composite
+from models.rendering.marching import March, box_range, cone_angle, visible
+from models.rendering.occupancy import EMPTY, Everywhere, FieldView, MovingAverage, Occupancy
+from models.rendering.opacity import annealed_slope, density_alpha, neus_alpha
+from models.rendering.volume import render_density
+from utils.config import slot
+from utils.registry import ConfigError
+from utils.types import Probes, Rays, Rendered, Samples
+
+# Range and shortest interval of background rays, world units.
+NEAR_BACKGROUND, FAR_BACKGROUND, STEP_BACKGROUND = 0.1, 1e3, 0.01
+
+
+@dataclass
+class VarianceConfig:
+    """The width of the surface; `s = exp(10 v)` is its inverse."""
+
+    init_val: float = 0.3
+    """First value of v."""
+    modulate: bool = False
+    """Whether the growth of s is limited."""
+    mod_start_steps: int = 0
+    """Step from which it is."""
+    reach_max_steps: int = 0
+    """Step at which max_inv_s is allowed."""
+    max_inv_s: float = math.inf
+    """Largest s, inverse world units."""
+
+    def __post_init__(self) -> None:
+        if self.modulate and (self.reach_max_steps <= 0 or not math.isfinite(self.max_inv_s)):
+            raise ConfigError("modulate needs reach_max_steps and max_inv_s; give both, or set modulate to false")
+
+
+class Variance(nn.Module):
+    """The learnt sharpness of the surface, one number for the whole scene."""
+
+    limit_from: Tensor
+
+    def __init__(self, config: VarianceConfig):
+        super().__init__()
+        self.config = config
+        self.variance = nn.Parameter(torch.tensor(config.init_val))
+        # What s was when its modulation began; a buffer, so that a resumed run goes on from there.
+        self.register_buffer("limit_from", torch.exp(torch.tensor(10 * config.init_val)))
+        self.limit = math.inf
+
+    def update(self, step: int) -> None:
+        config = self.config
+        if not config.modulate:
+            return
+        if step < config.mod_start_steps:
+            self.limit_from.copy_(torch.exp(10 * self.variance.detach()))
+            self.limit = math.inf
+        else:
+            start = self.limit_from.item()
+            grown = step / config.reach_max_steps * (config.max_inv_s - start) + start
+            self.limit = min(grown, config.max_inv_s)
+
+    def forward(self) -> Float[Tensor, ""]:
+        """s, inverse world units."""
+        return torch.exp(10 * self.variance).clamp(1e-6, min(self.limit, 1e6))
+
+
+@models.register("neus")
+class NeuS(Model):
+    """A neural implicit surface."""
+
+    @dataclass
+    class Config(ModelConfig):
+        cos_anneal_end: int = 0
+        """Step until which rays that leave the surface are let in ever less; 0 switches annealing off."""
+        variance: VarianceConfig = field(default_factory=VarianceConfig)
+        """Width of the surface."""
+        geometry: object = slot(geometries, default=VolumeSDF.Config)
+        """The signed distance field."""
+        texture: object = slot(textures, default=VolumeRadiance.Config)
+        """The colour."""
+        occupancy: object = slot(occupancies, default=MovingAverage.Config)
+        """How empty space is known."""
+        adaptive_step: bool = False
+        """Whether steps follow the width of the surface, from four published steps down to one."""
+        num_probes: int = 0
+        """Random points of the box at which losses see the field too, so that empty space is supervised."""
+        num_samples_per_ray_bg: int = 0
+        """Intervals between the box and infinity."""
+        grid_prune_occ_thre_bg: float = 0.01
+        """Opacity of an interval below which a background cell counts as empty."""
+        geometry_bg: object = slot(geometries, default=None)
+        """Density field of the background."""
+        texture_bg: object = slot(textures, default=None)
+        """Colour of the background."""
+
+        def __post_init__(self) -> None:
+            missing = self.geometry_bg is None or self.texture_bg is None or self.num_samples_per_ray_bg < 1
+            if self.learned_background and missing:
+                raise ConfigError(
+                    "learned_background needs geometry_bg, texture_bg and num_samples_per_ray_bg; "
+                    "give them (configs/neus-dtu.yaml does) or set learned_background to false"
+                )
+
+    is_distance = True
+
+    def __init__(self, config: "NeuS.Config"):
+        super().__init__(config)
+        self.config: NeuS.Config = config
+        self.geometry: VolumeSDF = geometries.make(config.geometry, "box")
+        if not isinstance(self.geometry, VolumeSDF):
+            raise ConfigError("model.geometry.name: neus needs a distance; choose volume-sdf, or model.name=nerf")
+        self.texture: VolumeRadiance = textures.make(config.texture)
+        self._check_texture()
+        self.variance = Variance(config.variance)
+        self.occupancy: Occupancy = Everywhere(self.radius, "box")
+        if config.grid_prune:
+            self.occupancy = occupancies.make(config.occupancy, self.radius, "box", config.grid_prune_occ_thre)
+        self.base_step = 3**0.5 * 2 * self.radius / config.num_samples_per_ray
+        self.march = March(self.base_step, backend=config.backend)
+        self.progress = 1.0
+        if config.learned_background:
+            self._make_background(config)
+        self.quantities = frozenset(
+            {"samples", "weights", "sdf", "gradient", "sharpness"}
+            | ({"laplacian"} if self.geometry.has_laplacian else set())
+            | ({"background"} if config.learned_background else set())
+            | ({"probes"} if config.num_probes else set())
+        )
+        self.load_weights()
+
+    @property
+    def isosurface(self) -> IsosurfaceConfig | None:
+        return self.geometry.isosurface
+
+    @property
+    def samples_per_step(self) -> int:
+        config = self.config
+        per_ray = config.num_samples_per_ray + config.num_samples_per_ray_bg
+        return config.samples_per_step or config.train_num_rays * per_ray
+
+    def update(self, step: int, seed: int) -> None:
+        config = self.config
+        self.geometry.update(step)
+        self.texture.update(step)
+        self.variance.update(step)
+        self.progress = min(1.0, step / config.cos_anneal_end) if config.cos_anneal_end else 1.0
+        with torch.no_grad():
+            sharpness = self.variance()
+            if config.adaptive_step:
+                # 1.6 intervals across the logistic width 1/s: the error of the linearised opacity stays small.
+                longest, shortest = 4 * self.base_step, self.base_step
+                self.march.step = min(longest, max(shortest, 0.625 / sharpness.item()))
+            if self.training:
+                view = FieldView(self._head_on_alpha, self.geometry.sdf, sharpness.item())
+                self.occupancy.refresh(step, view, seed)
+        if config.learned_background:
+            self.geometry_bg.update(step)
+            self.texture_bg.update(step)
+            if self.training:
+                with torch.no_grad():
+                    opacity = lambda points: self.geometry_bg.density(points) * STEP_BACKGROUND  # noqa: E731
+                    self.occupancy_bg.refresh(step, FieldView(opacity), seed)
+
+    def forward(self, rays: Rays) -> Rendered:
+        config = self.config
+        self.march.is_jittered = self.training and config.randomized
+        near, far = box_range(rays, self.radius)
+        samples = self.march(rays, self.occupancy, near, far)
+        rendered = self._foreground(rays, samples)
+        if config.learned_background:
+            behind = self._background(rays, torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND)))
+            rendered.background = behind
+            rendered.n_samples += behind.n_samples
+        backdrop = rays.backdrop if rendered.background is None else rendered.background.color
+        rendered.color = rendered.color + (1 - rendered.opacity[:, None]) * backdrop
+        return rendered
+
+    def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        return self.geometry.level(points)
+
+    def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        field = self.geometry(points)
+        extras = [normals] if self.texture.uses_extras else []
+        return self.texture(field.feature, -normals, *extras).clamp(0, 1)
+
+    def _foreground(self, rays: Rays, samples: Samples) -> Rendered:
+        """Colour premultiplied by opacity."""
+        points = samples.points(rays)
+        probes = self._probe_points(points)
+        field = self.geometry(torch.cat([points, probes]))
+        n = len(samples)
+        gradient = field.gradient[:n]
+        normal = torch.nn.functional.normalize(gradient, dim=-1, eps=1e-6)
+        directions = rays.directions[samples.ray]
+        sharpness = self.variance()
+        slope = annealed_slope((directions * normal).sum(-1), self.progress)
+        alpha = neus_alpha(field.sdf[:n], slope, samples.width, sharpness, self.config.backend)
+        color = self.texture(field.feature[:n], directions, normal)
+        seen = composite(samples, alpha, color, *([] if self.training else [normal]), backend=self.config.backend)
+        rendered = Rendered(seen.sums[0], seen.opacity, seen.depth, samples=samples, n_samples=n)
+        if not self.training:
+            rendered.normal = torch.nn.functional.normalize(seen.sums[1], dim=-1)
+            return rendered
+        rendered.weights, rendered.sharpness = seen.weights, sharpness
+        rendered.sdf, rendered.gradient = field.sdf[:n], gradient
+        rendered.laplacian = None if field.laplacian is None else field.laplacian[:n]
+        if len(probes):
+            rendered.probes = Probes(field.sdf[n:], field.gradient[n:], self.occupancy.at(probes) == EMPTY)
+        return rendered
+
+    def _probe_points(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "P 3"]:
+        n = self.config.num_probes if self.training else 0
+        return (2 * torch.rand(n, 3, device=points.device) - 1) * self.radius
+
+    def _head_on_alpha(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Opacity of one step that meets the surface at a right angle."""
+        sdf = self.geometry.sdf(points)
+        slope, width = torch.full_like(sdf, -1.0), torch.full_like(sdf, self.march.step)
+        return neus_alpha(sdf, slope, width, self.variance(), self.config.backend)
+
+    def _check_texture(self) -> None:
+        extra = 3 if self.texture.uses_extras else 0
+        given = self.geometry.n_features + extra
+        if self.texture.n_inputs != given:
+            raise ConfigError(
+                f"model.texture.input_feature_dim is {self.texture.n_inputs}, but the model passes {given} numbers "
+                f"(model.geometry.feature_dim{' and the normal' if extra else ''}); set it to {given}"
+            )
+
+    def _make_background(self, config: "NeuS.Config") -> None:
+        self.geometry_bg: VolumeDensity = geometries.make(config.geometry_bg, "sphere")
+        self.texture_bg: VolumeRadiance = textures.make(config.texture_bg)
+        self.occupancy_bg: Occupancy = Everywhere(self.geometry_bg.radius, "sphere")
+        if config.grid_prune:
+            grid = MovingAverage.Config(256)
+            self.occupancy_bg = MovingAverage(grid, self.geometry_bg.radius, "sphere", config.grid_prune_occ_thre_bg)
+        cone = cone_angle(FAR_BACKGROUND, config.num_samples_per_ray_bg)
+        self.march_bg = March(STEP_BACKGROUND, cone, backend=config.backend)
+
+    def _background(self, rays: Rays, near: Float[Tensor, "R"]) -> Rendered:
+        self.march_bg.is_jittered = self.training and self.config.randomized
+        samples = self.march_bg(rays, self.occupancy_bg, near, torch.full_like(near, FAR_BACKGROUND))
+        alpha = lambda points, samples: density_alpha(self.geometry_bg.density(points), samples.width)  # noqa: E731
+        samples = visible(samples, rays, alpha, self.config.backend)
+        return render_density(rays, samples, self.geometry_bg, self.texture_bg, self.config.backend)

@@ -1,0 +1,27 @@
+"""The few operations that carry the cost of a training step, each with one contract and several implementations.
+
+Arrays are feature-major: points x are [3, N] in the unit cube, activations [features, N]. Every operation takes
+`backend`: "auto" (kernel where there is one, else the reference, told once), "reference" or "native".
+"""
+
+from models.ops.compositing import composite, distortion, neus_alpha
+from models.ops.harmonics import spherical_harmonics
+from models.ops.hash_grid import encode, encode_jacobian
+from models.ops.layout import GridLayout
+from models.ops.marching import march, ray_box
+from models.ops.networks import field, mlp, sdf_field
+
+__all__ = [
+    "GridLayout",
+    "composite",
+    "distortion",
+    "encode",
+    "encode_jacobian",
+    "field",
+    "march",
+    "mlp",
+    "neus_alpha",
+    "ray_box",
+    "sdf_field",
+    "spherical_harmonics",
+]

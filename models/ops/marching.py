@@ -1,0 +1,79 @@
+"""Sampling rays where an occupancy grid says that something may be."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from models.ops import reference
+from models.ops.dispatch import Backend, uses_native
+
+Contraction = Literal["box", "sphere"]
+
+
+def ray_box(
+    origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], radius: float
+) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"], Bool[Tensor, "R"]]:
+    """Where rays enter and leave the cube of half side `radius` around the origin.
+
+    Returns:
+        near [R], at least 0; far [R]; and whether the ray meets the cube in front of its origin. A ray that misses
+        has far <= near.
+    """
+    first, second = (-radius - origins) / directions, (radius - origins) / directions
+    # fmin and fmax pass over NaN, which 0 / 0 gives for a ray that runs inside a face.
+    entry, leave = torch.fmin(first, second), torch.fmax(first, second)
+    near = torch.fmax(torch.fmax(entry[:, 0], entry[:, 1]), entry[:, 2]).clamp(min=0)
+    far = torch.fmin(torch.fmin(leave[:, 0], leave[:, 1]), leave[:, 2])
+    return near, far, far > near
+
+
+@torch.no_grad()
+def march(
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    near: Float[Tensor, "R"],
+    far: Float[Tensor, "R"],
+    grid: UInt8[Tensor, "G G G"],
+    contraction: Contraction,
+    radius: float,
+    step: float,
+    cone: float,
+    jitter: Float[Tensor, "R"],
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "R_plus_1"]]:
+    """Intervals of rays whose midpoints lie in shell cells, up to the first solid cell; packed.
+
+    An interval that begins at distance t has length `max(step, t * cone)`; the first begins at `near + jitter * step`
+    and each of the others where the one before it ends, whether that was kept or not. Thus a finer grid changes which
+    intervals are kept, never where they lie. A midpoint beyond `far` ends the ray.
+
+    Args:
+        origins, directions: [R, 3] world space, unit directions.
+        near, far: [R] range of each ray; under "box" it is clipped to the cube. Rays whose range, origin or direction
+            is not finite get no samples.
+        grid: [G, G, G] indexed z, y, x over the unit cube of contracted space: 0 empty, 1 shell, 2 solid.
+        contraction: "box" maps the cube of half side `radius` to the unit cube; "sphere" maps all of space to a ball,
+            the ball of `radius` to its inner half (Barron et al. 2022, eq. 10).
+        step: shortest interval, world units, positive.
+        cone: growth of the interval with distance; 0 means even intervals.
+        jitter: [R] shift of the first interval, in steps, in [0, 1).
+
+    Returns:
+        t_start [N], t_end [N], ray [N] ascending, offsets [R + 1]. No gradients.
+
+    Raises:
+        ValueError: unknown contraction; radius or step not positive; cone negative.
+    """
+    if contraction not in ("box", "sphere"):
+        raise ValueError(f"march: contraction is '{contraction}', expected box or sphere")
+    if not (radius > 0 and step > 0 and cone >= 0):
+        raise ValueError(f"march: radius {radius}, step {step}, cone {cone}; expected positive, positive, not negative")
+    if contraction == "box":
+        entry, leave, _ = ray_box(origins, directions, radius)
+        near, far = torch.maximum(near, entry), torch.minimum(far, leave)
+    is_sound = (near + far + (origins + directions).sum(1)).isfinite()
+    near, far = torch.where(is_sound, near, 0.0), torch.where(is_sound, far, 0.0)
+    uses_native("march", backend, [origins, directions, near, far, jitter])
+    return reference.march(origins, directions, near, far, grid, contraction, radius, step, cone, jitter)

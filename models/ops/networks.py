@@ -1,0 +1,118 @@
+"""Small multilayer perceptrons, alone or on top of a hash grid, with the closed-form gradient of a distance field."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from models.ops import reference
+from models.ops.dispatch import Backend, uses_native
+from models.ops.hash_grid import active_levels
+from models.ops.layout import GridLayout
+
+Weights = Sequence[Float[Tensor, "_ _"]]
+Biases = Sequence[Float[Tensor, "_"] | None]
+
+
+def mlp(
+    x: Float[Tensor, "I N"],
+    weights: Weights,
+    biases: Biases,
+    activation: str,
+    output_activation: str = "none",
+    backend: Backend = "auto",
+) -> Float[Tensor, "O N"]:
+    """Fully connected network on feature-major activations.
+
+    Args:
+        x: [I, N] inputs.
+        weights: one [out, in] matrix per layer, hidden layers first.
+        biases: one [out] vector or None per layer.
+        activation: of hidden layers, "relu" or "softplus" (sharpness 100).
+        output_activation: "none", "relu" or "sigmoid".
+
+    Returns:
+        [O, N]. Differentiable once, by x, weights and biases.
+
+    Raises:
+        ValueError: shapes do not chain, or an activation is unknown.
+    """
+    check_network(x.shape[0], weights, biases, activation, output_activation)
+    uses_native("mlp", backend, [x, *weights])
+    return reference.mlp(x, weights, biases, activation, output_activation)
+
+
+def field(
+    x: Float[Tensor, "3 N"],
+    table: Float[Tensor, "entries F"],
+    layout: GridLayout,
+    weights: Weights,
+    biases: Biases,
+    activation: str,
+    n_active: int | None = None,
+    include_xyz: bool = True,
+    backend: Backend = "auto",
+) -> Float[Tensor, "O N"]:
+    """A network of the hash encoding of points, and of the points themselves.
+
+    Args:
+        x: [3, N] points in the unit cube.
+        table, layout, n_active: see `encode`. Columns of silent levels are not multiplied.
+        weights, biases, activation: see `mlp`; the first matrix has `3 + L * F` columns, or `L * F` without xyz.
+        include_xyz: puts `2 x - 1` before the features.
+
+    Returns:
+        [O, N] raw outputs. Differentiable once, by x, table, weights and biases.
+    """
+    levels = active_levels(table, layout, n_active)
+    check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
+    uses_native("field", backend, [x, table, *weights])
+    return reference.field(x, table, layout, weights, biases, activation, levels, include_xyz)
+
+
+def sdf_field(
+    x: Float[Tensor, "3 N"],
+    table: Float[Tensor, "entries F"],
+    layout: GridLayout,
+    weights: Weights,
+    biases: Biases,
+    activation: str,
+    n_active: int | None = None,
+    include_xyz: bool = True,
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "O N"], Float[Tensor, "3 N"]]:
+    """`field` together with the gradient of its first output by position.
+
+    The gradient is a closed form and an ordinary output: losses on it (eikonal, normals in colours) train through
+    first-order autograd. It is in unit-cube coordinates: divide by the cube's side for world units.
+
+    Returns:
+        [O, N] raw outputs and [3, N] gradient. Differentiable once, by table, weights and biases; by x only in the
+        reference.
+
+    Raises:
+        RuntimeError: the native backend was asked for and x requires a gradient.
+    """
+    levels = active_levels(table, layout, n_active)
+    check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
+    uses_native("sdf_field", backend, [x, table, *weights])
+    return reference.sdf_field(x, table, layout, weights, biases, activation, levels, include_xyz)
+
+
+def check_network(
+    n_inputs: int, weights: Weights, biases: Biases, activation: str, output_activation: str = "none"
+) -> None:
+    """Raises ValueError unless the layers chain from `n_inputs` and the activations are known."""
+    for given, known in ((activation, reference.ACTIVATIONS), (output_activation, reference.OUTPUT_ACTIVATIONS)):
+        if given not in known:
+            raise ValueError(f"network: activation is '{given}', expected one of {', '.join(known)}")
+    if not weights or len(weights) != len(biases):
+        raise ValueError(f"network: {len(weights)} weights and {len(biases)} biases, expected one of each per layer")
+    width = n_inputs
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if weight.shape[1] != width or (bias is not None and len(bias) != len(weight)):
+            raise ValueError(
+                f"network: layer {layer} has weight {list(weight.shape)} and bias "
+                f"{None if bias is None else list(bias.shape)}, expected {width} inputs and a bias per output"
+            )
+        width = weight.shape[0]

@@ -1,0 +1,78 @@
+"""Where along its rays a field is asked: marching through an occupancy grid."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models import ops
+from models.rendering.occupancy import Occupancy
+from utils.types import Rays, Samples
+
+# Behind this transmittance nothing can change a pixel's colour.
+_OPAQUE = 1e-4
+
+
+@dataclass
+class March:
+    """How rays are cut into intervals.
+
+    Attributes:
+        step: length of an interval, world units.
+        cone: growth of the interval with distance: at `t` it is max(step, cone * t).
+        is_jittered: whether each ray starts at a random share of a step; otherwise it starts half a step in.
+        backend: implementation of the march.
+    """
+
+    step: float
+    cone: float = 0.0
+    is_jittered: bool = False
+    backend: str = "auto"
+
+    def __call__(
+        self, rays: Rays, occupancy: Occupancy, near: Float[Tensor, "R"], far: Float[Tensor, "R"]
+    ) -> Samples:
+        """Intervals between `near` and `far` in cells that may hold something; a solid cell ends its ray."""
+        n = len(rays)
+        device = rays.origins.device
+        jitter = torch.rand(n, device=device) if self.is_jittered else torch.full((n,), 0.5, device=device)
+        start, end, ray, offsets = ops.march(
+            rays.origins,
+            rays.directions,
+            near,
+            far,
+            occupancy.cells,
+            occupancy.contraction,
+            occupancy.radius,
+            self.step,
+            self.cone,
+            jitter,
+            backend=self.backend,
+        )
+        return Samples(start, end, ray, offsets)
+
+
+def box_range(rays: Rays, radius: float) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
+    """Where rays enter and leave the cube of half side `radius`; equal where they miss it."""
+    near, far, hit = ops.ray_box(rays.origins, rays.directions, radius)
+    return near, torch.where(hit, far, near)
+
+
+def cone_angle(far: float, n_samples: int) -> float:
+    """Growth of intervals with which `n_samples` of them, starting at distance 1, reach `far`."""
+    return 10 ** (torch.log10(torch.tensor(far)).item() / n_samples) - 1
+
+
+def visible(
+    samples: Samples, rays: Rays, alpha: Callable[[Float[Tensor, "N 3"], Samples], Float[Tensor, "N"]], backend: str
+) -> Samples:
+    """The samples that light can reach: those before the ray has become opaque."""
+    with torch.no_grad():
+        opacity = alpha(samples.points(rays), samples)
+        ones = torch.ones(1, len(samples), device=opacity.device)
+        weights, _ = ops.composite(opacity, ones, samples.offsets, backend=backend)
+        # w = alpha * T, so T is known wherever alpha is not zero; clear samples before an opaque one stay.
+        transmittance = weights / opacity.clamp_min(1e-12)
+        return samples.keep((transmittance >= _OPAQUE) | (opacity < 1e-12))

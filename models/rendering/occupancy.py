@@ -1,0 +1,180 @@
+"""Which cells of space may hold something, so that empty ones are skipped.
+
+A grid covers the unit cube of a field's contraction. A cell is 0 (empty: skipped), 1 (may hold a surface: sampled)
+or 2 (solid: a ray ends there).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from models import occupancies
+from models.fields.contraction import Contraction, expand
+from utils.randomness import mix
+
+EMPTY, SURFACE, SOLID = 0, 1, 2
+
+Field = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
+
+
+@dataclass
+class FieldView:
+    """What a grid may ask of a field, at world points.
+
+    Attributes:
+        opacity: opacity of one march step there.
+        sdf: signed distance there, world units; None for densities.
+        sharpness: of the surface, inverse world units.
+    """
+
+    opacity: Field
+    sdf: Field | None = None
+    sharpness: float = math.inf
+
+
+class Occupancy(nn.Module):
+    """A grid of [G, G, G] cells, indexed z, y, x."""
+
+    cells: UInt8[Tensor, "G G G"]
+
+    def __init__(self, resolution: int, radius: float, contraction: Contraction):
+        super().__init__()
+        self.resolution, self.radius, self.contraction = resolution, radius, contraction
+        self.register_buffer("cells", torch.full((resolution,) * 3, SURFACE, dtype=torch.uint8))
+
+    def refresh(self, step: int, field: FieldView, seed: int) -> None:
+        """Asks the field anew if it is time; equal on all devices for the same `seed`, `step` and field."""
+        raise NotImplementedError
+
+    def share(self) -> float:
+        """Share of cells that are sampled."""
+        return (self.cells == SURFACE).float().mean().item()
+
+    def at(self, points: Float[Tensor, "N 3"]) -> UInt8[Tensor, "N"]:
+        """State of the cells of world points inside the box."""
+        unit = points / (2 * self.radius) + 0.5
+        x, y, z = (unit * self.resolution).long().clamp(0, self.resolution - 1).unbind(-1)
+        return self.cells[z, y, x]
+
+    def _unit(
+        self, index: Int[Tensor, "M"], shift: Float[Tensor, "M 3"] | float, resolution: int
+    ) -> Float[Tensor, "M 3"]:
+        """Unit-cube position at `shift` (in cells) from the lower corner of flat cells."""
+        x, y, z = index % resolution, index // resolution % resolution, index // resolution**2
+        return (torch.stack([x, y, z], dim=-1) + shift) / resolution
+
+
+class Everywhere(Occupancy):
+    """No pruning: every cell is sampled."""
+
+    def __init__(self, radius: float, contraction: Contraction):
+        super().__init__(1, radius, contraction)
+
+    def refresh(self, step: int, field: FieldView, seed: int) -> None:
+        pass
+
+
+@occupancies.register("moving-average")
+class MovingAverage(Occupancy):
+    """A decaying maximum of the opacity met at random points of each cell (Müller et al. 2022, appendix E.2)."""
+
+    @dataclass
+    class Config:
+        resolution: int = 128
+        """Cells per side."""
+
+    DECAY, EVERY, WARMUP = 0.95, 16, 256
+    opacity: Float[Tensor, "G3"]
+
+    def __init__(
+        self, config: "MovingAverage.Config", radius: float, contraction: Contraction, threshold: float = 0.01
+    ):
+        super().__init__(config.resolution, radius, contraction)
+        self.threshold = threshold
+        self.register_buffer("opacity", torch.zeros(config.resolution**3))
+
+    def refresh(self, step: int, field: FieldView, seed: int) -> None:
+        if step % self.EVERY:
+            return
+        device = self.opacity.device
+        random = torch.Generator(device).manual_seed(mix(seed, step))
+        index = self._chosen(step, random)
+        unit = self._unit(index, torch.rand(len(index), 3, device=device, generator=random), self.resolution)
+        if self.contraction == "sphere":
+            is_inside = (unit - 0.5).norm(dim=-1) < 0.5
+            index, unit = index[is_inside], unit[is_inside]
+        self.opacity[index] *= self.DECAY
+        found = field.opacity(expand(unit, self.radius, self.contraction))
+        # Cells may be chosen twice: the maximum does not depend on the order.
+        self.opacity.scatter_reduce_(0, index, found, "amax")
+        limit = min(self.opacity.mean().item(), self.threshold)
+        self.cells.copy_((self.opacity > limit).view_as(self.cells))
+
+    def _chosen(self, step: int, random: torch.Generator) -> Int[Tensor, "M"]:
+        """All cells at first; later a quarter of all at random and as many of the occupied ones."""
+        n, device = self.opacity.shape[0], self.opacity.device
+        if step < self.WARMUP:
+            return torch.arange(n, device=device)
+        anywhere = torch.randint(n, (n // 4,), device=device, generator=random)
+        occupied = self.cells.flatten().nonzero()[:, 0]
+        if len(occupied) > n // 4:
+            occupied = occupied[torch.randint(len(occupied), (n // 4,), device=device, generator=random)]
+        # Decay applies once per visit, so each cell is taken once.
+        return torch.cat([anywhere, occupied]).unique()
+
+
+@occupancies.register("sdf-shell")
+class SurfaceShell(Occupancy):
+    """The cells within reach of the zero level; those deeper inside are solid.
+
+    The band is where an interval can have any opacity at the present sharpness, plus half a cell's diagonal, so it
+    narrows as the surface sharpens and a ray gets a dozen samples instead of a thousand. Cells of four times the side
+    are asked first and only those near the surface are refined.
+    """
+
+    @dataclass
+    class Config:
+        resolution: int = 128
+        """Cells per side, a multiple of 4."""
+        band: float = 6.0
+        """Half width of the band in units of 1 / sharpness."""
+        max_band: float = 0.2
+        """Largest half width of the band, in units of the box's half side."""
+
+        def __post_init__(self) -> None:
+            if self.resolution % 4:
+                raise ValueError(f"resolution is {self.resolution}, but must be a multiple of 4")
+
+    # Where the field is steeper than a true distance, its values overstate how far the surface is.
+    SLACK = 1.2
+
+    def __init__(self, config: "SurfaceShell.Config", radius: float, contraction: Contraction, threshold: float = 0.0):
+        super().__init__(config.resolution, radius, contraction)
+        self.band, self.max_band = config.band, config.max_band * radius
+
+    def refresh(self, step: int, field: FieldView, seed: int) -> None:
+        if step % (16 if step < 512 else 64):
+            return
+        assert field.sdf is not None
+        size = self.resolution
+        band = min(self.band / field.sharpness, self.max_band)
+        coarse = size // 4
+        index = torch.arange(coarse**3, device=self.cells.device)
+        sdf = field.sdf(self._world(index, coarse))
+        state = self._state(sdf, band, coarse).view(coarse, coarse, coarse)
+        fine = state.repeat_interleave(4, 0).repeat_interleave(4, 1).repeat_interleave(4, 2).flatten()
+        near = (fine == SURFACE).nonzero()[:, 0]
+        fine[near] = self._state(field.sdf(self._world(near, size)), band, size)
+        self.cells.copy_(fine.view_as(self.cells))
+
+    def _world(self, index: Int[Tensor, "M"], resolution: int) -> Float[Tensor, "M 3"]:
+        return expand(self._unit(index, 0.5, resolution), self.radius, self.contraction)
+
+    def _state(self, sdf: Float[Tensor, "M"], band: float, resolution: int) -> UInt8[Tensor, "M"]:
+        reach = band + self.SLACK * math.sqrt(3) * self.radius / resolution
+        state = torch.where(sdf < 0, SOLID, EMPTY)
+        return torch.where(sdf.abs() < reach, SURFACE, state).to(torch.uint8)

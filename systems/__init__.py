@@ -1,0 +1,7 @@
+"""How a model is trained, evaluated and exported."""
+
+from utils.registry import Registry
+
+systems = Registry("system", "systems")
+losses = Registry("loss", "systems")
+metrics = Registry("metric", "systems")

@@ -1,0 +1,200 @@
+"""Losses: pure functions of what was rendered and what was photographed, chosen and weighted by `lambda_<name>`.
+
+A loss is one registered function; `needs` names the quantities of `Rendered` (or `mask`, of the target) without which
+it has no meaning, and keyword arguments are its options, set by keys of the same name.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from models import ops
+from systems import losses
+from utils.notice import notice
+from utils.registry import ConfigError, nearest
+from utils.schedule import Schedule
+from utils.types import Rendered, Target
+
+Loss = Callable[..., Float[Tensor, ""]]
+
+
+def _loss(name: str, *needs: str) -> Callable[[Loss], Loss]:
+    def file(function: Loss) -> Loss:
+        function.needs = frozenset(needs)  # type: ignore[attr-defined]
+        return losses.register(name)(function)
+
+    return file
+
+
+def _mean_over_hits(per_ray: Float[Tensor, "R C"], rendered: Rendered) -> Float[Tensor, ""]:
+    """Mean over rays that met anything; rays through empty cells only have no gradient to give."""
+    hit = rendered.is_hit.to(per_ray.dtype)
+    return (per_ray.mean(-1) * hit).sum() / hit.sum().clamp_min(1)
+
+
+def _mean(per_sample: Float[Tensor, "N"]) -> Float[Tensor, ""]:
+    """Mean that is zero, not NaN, where there are no samples."""
+    return per_sample.sum() / max(per_sample.shape[0], 1)
+
+
+@_loss("rgb")
+def rgb(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Smooth L1 of colours with beta 1; as colours differ by at most 1, half the mean squared error."""
+    return _mean_over_hits(F.smooth_l1_loss(rendered.color, target.color, reduction="none"), rendered)
+
+
+@_loss("rgb_mse")
+def rgb_mse(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Mean squared error of colours."""
+    return _mean_over_hits((rendered.color - target.color).square(), rendered)
+
+
+@_loss("rgb_l1")
+def rgb_l1(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Mean absolute error of colours."""
+    return _mean_over_hits((rendered.color - target.color).abs(), rendered)
+
+
+@_loss("eikonal", "gradient")
+def eikonal(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Mean of (|grad f| - 1)^2 over samples, and over probes where there are any (Gropp et al. 2020, IGR)."""
+    assert rendered.gradient is not None
+    gradient = rendered.gradient
+    if rendered.probes is not None:
+        gradient = torch.cat([gradient, rendered.probes.gradient])
+    return _mean((gradient.norm(dim=-1) - 1).square())
+
+
+@_loss("mask", "mask")
+def mask(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Binary cross-entropy of the foreground's opacity and the mask, over all rays."""
+    assert target.mask is not None
+    opacity = rendered.opacity.clamp(1e-3, 1 - 1e-3)
+    return F.binary_cross_entropy(opacity, target.mask)
+
+
+@_loss("opaque")
+def opaque(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Entropy of the opacity: every ray should hit or miss."""
+    opacity = rendered.opacity.clamp(1e-3, 1 - 1e-3)
+    return F.binary_cross_entropy(opacity, opacity)
+
+
+@_loss("sparsity", "sdf")
+def sparsity(rendered: Rendered, target: Target, sparsity_scale: float = 1.0) -> Float[Tensor, ""]:
+    """Mean of exp(-scale |f|): surfaces that nothing asks for go away (Long et al. 2022, SparseNeuS, eq. 11)."""
+    assert rendered.sdf is not None
+    return _mean(torch.exp(-sparsity_scale * rendered.sdf.abs()))
+
+
+@_loss("curvature", "laplacian")
+def curvature(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Mean absolute Laplacian (Li et al. 2023, Neuralangelo, eq. 9)."""
+    assert rendered.laplacian is not None
+    return _mean(rendered.laplacian.abs())
+
+
+@_loss("empty", "probes")
+def empty(rendered: Rendered, target: Target, empty_margin: float = 0.02) -> Float[Tensor, ""]:
+    """Mean of relu(margin - f) over probes in empty cells: no surface may hide where no ray looks."""
+    assert rendered.probes is not None
+    probes = rendered.probes
+    return _mean(torch.relu(empty_margin - probes.sdf) * probes.is_empty)
+
+
+@_loss("distortion", "weights")
+def distortion(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Spread of the weights along rays, mean over rays (Barron et al. 2022, mip-NeRF 360, eq. 15)."""
+    assert rendered.samples is not None and rendered.weights is not None
+    samples = rendered.samples
+    spread = ops.distortion(rendered.weights, samples.t, samples.width, samples.offsets)
+    return _mean(spread)
+
+
+@_loss("distortion_bg", "background")
+def distortion_bg(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """The same for the background."""
+    assert rendered.background is not None
+    return distortion(rendered.background, target)
+
+
+@dataclass
+class LossReport:
+    """The losses of one step.
+
+    Attributes:
+        total: weighted sum, to be minimised.
+        terms: unweighted value of every term with a weight.
+        weights: present weights.
+    """
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+    weights: dict[str, float]
+
+
+class LossSet:
+    """The weighted losses that a configuration names.
+
+    Args:
+        config: `lambda_<loss>` and the losses' own options, as schedules.
+        quantities: what the model's `Rendered` carries, plus `mask` where the data set has masks.
+
+    Raises:
+        ConfigError: an unknown key, or a loss whose quantity nobody produces.
+    """
+
+    def __init__(self, config: dict[str, Schedule], quantities: frozenset[str]):
+        self._options = {}
+        self._weights: dict[str, Schedule] = {}
+        known = {f"lambda_{name}": losses.get(name) for name in losses.names()}
+        options = {option for loss in known.values() for option in _options_of(loss)}
+        for key, schedule in config.items():
+            if key in options:
+                self._options[key] = schedule
+            elif key in known:
+                if schedule.start != 0 or schedule.end != 0:
+                    self._add(key, known[key], schedule, quantities)
+            else:
+                words = [*known, *sorted(options)]
+                raise ConfigError(f"system.loss.{key}: unknown loss{nearest(key, words)}; known: {', '.join(words)}")
+
+    def __call__(self, rendered: Rendered, target: Target, step: int, epoch: int) -> LossReport:
+        """Evaluates every loss whose weight is not zero now."""
+        weights = {name: schedule.at(step, epoch) for name, schedule in self._weights.items()}
+        terms = {}
+        for name, weight in weights.items():
+            if weight != 0:
+                loss = losses.get(name)
+                chosen = {key: self._options[key].at(step, epoch) for key in _options_of(loss) if key in self._options}
+                terms[name] = loss(rendered, target, **chosen)
+        total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=rendered.color.device))
+        return LossReport(total, terms, weights)
+
+    def _add(self, key: str, loss: Loss, schedule: Schedule, quantities: frozenset[str]) -> None:
+        missing = loss.needs - quantities  # type: ignore[attr-defined]
+        if missing == {"mask"}:
+            notice(f"system.loss.{key} has no effect: the data set has no masks")
+        elif missing:
+            remedies = "; ".join(_REMEDIES.get(quantity, f"no part makes '{quantity}'") for quantity in sorted(missing))
+            raise ConfigError(f"system.loss.{key} is not 0, but nothing gives it what it compares: {remedies}")
+        else:
+            self._weights[key.removeprefix("lambda_")] = schedule
+
+
+_REMEDIES = {
+    "laplacian": "set model.geometry.grad_type=finite_difference, or the weight to 0",
+    "background": "set model.learned_background=true, or the weight to 0",
+    "probes": "set model.num_probes to a number of points, or the weight to 0",
+    "sdf": "choose model.name=neus, or set the weight to 0",
+    "gradient": "choose model.name=neus, or set the weight to 0",
+}
+
+
+def _options_of(loss: Loss) -> list[str]:
+    return [name for name in inspect.signature(loss).parameters if name not in ("rendered", "target")]

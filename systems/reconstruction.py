@@ -1,0 +1,261 @@
+"""The one LightningModule: draws rays, trains, evaluates, logs and exports any model; it knows no method."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from datasets.pixels import draw_pixels
+from datasets.views import Views
+from models import models
+from models.base import Model
+from systems import metrics, systems
+from systems.budget import RayBudget
+from systems.export import export_surface
+from systems.geometry_error import geometry_error
+from systems.losses import LossReport, LossSet
+from systems.optim import make_optimizers
+from systems.panels import save_image, view_panel, write_video
+from utils.notice import notice
+from utils.randomness import reseed
+from utils.registry import ConfigError
+from utils.run_directory import write_metrics
+from utils.schedule import Schedule
+from utils.types import RayBatch, Rendered, Surface
+
+
+@systems.register("nerf-system", "neus-system")
+class Reconstruction(pl.LightningModule):
+    """Fits a model to posed photographs.
+
+    The step counts in a buffer of its own, because Lightning restores its counter for training only and schedules
+    must be right when a checkpoint is tested or exported. All randomness is a function of (seed, rank, step).
+
+    Args:
+        config: the `system` section.
+        experiment: the whole configuration.
+    """
+
+    @dataclass
+    class Config:
+        name: Literal["nerf-system", "neus-system"]
+        """The family's system; the two differ only in the losses that their configurations weight."""
+        loss: dict[str, Schedule] = field(default_factory=dict)
+        """Weights `lambda_<loss>` and options of losses; numbers or schedules."""
+        optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "AdamW", "args": {"lr": 0.01}})
+        """`name` and `args` of a torch optimiser, and `params` with other args for parts by dotted path."""
+        scheduler: dict[str, Any] | None = None
+        """`name`, `args`, `interval` of a learning rate schedule; null keeps the rate."""
+        warmup_steps: int = 0
+        """A number for interpolations: the length of a warm-up."""
+        constant_steps: int = 0
+        """A number for interpolations: the length of a constant phase."""
+
+    step: Tensor
+
+    def __init__(self, config: "Reconstruction.Config", experiment: Any):
+        super().__init__()
+        self.config, self.experiment = config, experiment
+        reseed(experiment.seed)
+        self.model: Model = models.make(experiment.model)
+        options = self.model.config
+        self.budget = RayBudget(
+            options.train_num_rays,
+            options.max_train_num_rays,
+            self.model.samples_per_step,
+            options.dynamic_ray_sampling,
+        )
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        # Losses are checked before anything is loaded; masks are known only with the data.
+        LossSet(config.loss, self.model.quantities | {"mask"})
+        self.train_seconds = 0.0
+        self.n_samples_seen = 0
+        self._scores: dict[int, dict[str, Any]] = {}
+
+    # Training
+
+    def configure_optimizers(self) -> Any:
+        return make_optimizers(self.config, self.model)
+
+    def on_train_start(self) -> None:
+        views = self._views("train")
+        quantities = self.model.quantities | ({"mask"} if views.has_mask else set())
+        self.losses = LossSet(self.config.loss, quantities)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
+        began = time.perf_counter()
+        self.step.fill_(self.global_step)
+        step = self.global_step
+        reseed(self.experiment.seed, self.global_rank, step)
+        self.model.update(step, self.experiment.seed)
+        drawn = self._draw_rays()
+        rendered = self.model(drawn.rays)
+        report = self.losses(rendered, drawn.target, step, self.current_epoch)
+        self.budget.update(rendered.n_samples)
+        self.n_samples_seen += rendered.n_samples
+        self._log_training(report, rendered)
+        self._began = began
+        return report.total
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.train_seconds += time.perf_counter() - self._began
+        self.step.fill_(self.global_step)
+
+    def _draw_rays(self) -> RayBatch:
+        views, options = self._views("train"), self.model.config
+        n = self.budget.n_rays
+        view, pixel = draw_pixels(views, n, one_image=not options.batch_image_sampling)
+        return views.draw(view, pixel, self._training_backdrop(n))
+
+    def _training_backdrop(self, n: int) -> Float[Tensor, "n 3"]:
+        name = self.model.config.background_color
+        if name == "random":
+            return torch.rand(1, 3, device=self.device).expand(n, 3)
+        if name == "random-per-ray":
+            return torch.rand(n, 3, device=self.device)
+        return self._backdrop().expand(n, 3)
+
+    def _backdrop(self) -> Float[Tensor, "3"]:
+        """Colour behind everything in evaluation."""
+        is_black = self.model.config.background_color == "black"
+        return torch.full((3,), 0.0 if is_black else 1.0, device=self.device)
+
+    def _log_training(self, report: LossReport, rendered: Rendered) -> None:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % every:
+            return
+        if not torch.isfinite(report.total):
+            raise ConfigError(
+                f"the loss is {report.total.item()} at step {self.global_step}; lower system.optimizer.args.lr, or "
+                "resume from an earlier checkpoint with a lower rate"
+            )
+        values: dict[str, Any] = {f"train/loss_{name}": term.detach() for name, term in report.terms.items()}
+        values |= {f"train_params/lambda_{name}": weight for name, weight in report.weights.items()}
+        values |= {"train/loss": report.total.detach(), "train/minutes": self.train_seconds / 60}
+        values["train/samples_per_ray"] = rendered.n_samples / self.budget.n_rays
+        self.log_dict(values)
+        shown: dict[str, Any] = {"train/num_rays": float(self.budget.n_rays)}
+        if rendered.sharpness is not None:
+            shown["train/inv_s"] = rendered.sharpness.detach()
+        if "rgb" in report.terms or "rgb_mse" in report.terms:
+            error = report.terms["rgb_mse"] if "rgb_mse" in report.terms else 2 * report.terms["rgb"]
+            shown["train/psnr"] = -10 * torch.log10(error.detach())
+        self.log_dict(shown, prog_bar=True)
+
+    # Evaluation
+
+    def validation_step(self, index: Tensor, batch_idx: int) -> None:
+        row = int(index)
+        scores, panel = self._evaluate(self._views("val"), row)
+        save_image(self._folder() / f"it{self.step.item()}-{row}.png", panel)
+        self._scores[row] = scores
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def test_step(self, index: Tensor, batch_idx: int) -> None:
+        row = int(index)
+        scores, panel = self._evaluate(self._views("test"), row)
+        save_image(self._frame_path("test", row), panel)
+        self._scores[row] = scores
+
+    def on_test_epoch_end(self) -> None:
+        result = self._log_scores("test")
+        if not self.trainer.is_global_zero:
+            return
+        folder, stem = self._folder(), f"it{self.step.item()}"
+        video = write_video([self._frame_path("test", row) for row in result["frames"]], folder / f"{stem}-test.mp4")
+        written = [video, *self.export(self._views("test").surface)]
+        del result["frames"]
+        path = write_metrics(folder.parent, {"step": self.step.item(), "test": result, "training": self._training()})
+        print("\n".join(["", *(str(path.resolve()) for path in [*written, path])]))
+
+    def predict_step(self, index: Tensor, batch_idx: int) -> None:
+        row = int(index)
+        _, panel = self._evaluate(self._views("train"), row)
+        save_image(self._frame_path("predict", row), panel)
+
+    def _evaluate(self, views: Views, row: int) -> tuple[dict[str, Any], Any]:
+        """Scores and panel of one view."""
+        self.model.update(int(self.step.item()), self.experiment.seed)
+        batch = views.image(row, self._backdrop())
+        rendered = self.model.render(batch.rays)
+        width, height = views.size(row)
+        shape = (height, width, 3)
+        scores: dict[str, Any] = {"view": views.names[row]}
+        if batch.target.is_real:
+            image, truth = rendered.color.view(shape), batch.target.color.view(shape)
+            scores |= {name: metrics.get(name)(image, truth) for name in metrics.names()}
+        return scores, view_panel(rendered, batch.target, width, height)
+
+    def _log_scores(self, split: str) -> dict[str, Any]:
+        """Gathers the views of all devices; mean scores are logged and returned with those of every view."""
+        scores = self._scores
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, scores)
+            scores = {row: score for part in gathered for row, score in part.items()}
+        self._scores = {}
+        rows = sorted(scores)
+        means = {}
+        for name in metrics.names():
+            values = [scores[row][name] for row in rows if name in scores[row]]
+            if values:
+                means[name] = sum(values) / len(values)
+        self.log_dict(
+            {f"{split}/{name}": value for name, value in means.items()} | {f"{split}/minutes": self.train_seconds / 60},
+            prog_bar=split == "val",
+            rank_zero_only=True,
+        )
+        return {**means, "n_views": len(rows), "views": [scores[row] for row in rows], "frames": rows}
+
+    # Results
+
+    def export(self, surface: Surface | None = None) -> list[Path]:
+        """Meshes the model, writes the files and, where the true surface is known, measures the error.
+
+        Returns:
+            Paths of what was written.
+        """
+        self.model.eval()
+        self.model.update(int(self.step.item()), self.experiment.seed)
+        folder, stem = self._folder(), f"it{self.step.item()}"
+        mesh, written, report = export_surface(self.model, self.experiment.export, folder, stem)
+        if mesh is not None and surface is not None:
+            report |= geometry_error(mesh, surface)
+        write_metrics(folder.parent, {"mesh": report})
+        return written
+
+    def _training(self) -> dict[str, Any]:
+        minutes = self.train_seconds / 60
+        rate = self.n_samples_seen / self.train_seconds if self.train_seconds else 0.0
+        return {"minutes": minutes, "samples_per_second": rate}
+
+    # State
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, self.n_samples_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.train_seconds = checkpoint.get("train_seconds", 0.0)
+        self.n_samples_seen = checkpoint.get("n_samples_seen", 0)
+
+    def load_model_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the model's weights and grids from a checkpoint and nothing else: a new run begins at step 0."""
+        state = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
+        self.model.load_state_dict({key: value for key, value in state.items() if key in self.model.state_dict()})
+        notice("weights were taken from the checkpoint; everything that follows the step starts anew")
+
+    def _views(self, split: str) -> Views:
+        return self.trainer.datamodule.views(split)  # type: ignore[attr-defined]
+
+    def _folder(self) -> Path:
+        return Path(self.experiment.save_dir)
+
+    def _frame_path(self, kind: str, row: int) -> Path:
+        return self._folder() / f"it{self.step.item()}-{kind}" / f"{row}.png"
