@@ -173,7 +173,9 @@ class LossSet:
                 loss = losses.get(name)
                 chosen = {key: self._options[key].at(step, epoch) for key in _options_of(loss) if key in self._options}
                 terms[name] = loss(rendered, target, **chosen)
-        total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=rendered.color.device))
+        total = sum(
+            (weights[name] * term for name, term in terms.items()), torch.zeros((), device=rendered.color.device)
+        )
         return LossReport(total, terms, weights)
 
     def _add(self, key: str, loss: Loss, schedule: Schedule, quantities: frozenset[str]) -> None:

@@ -10,13 +10,12 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from utils.config import parse
 from utils.notice import notice
 from utils.registry import ConfigError, nearest
 from utils.signature import check_arguments
@@ -56,44 +55,39 @@ class SchedulerConfig:
         expected = len(self.schedulers) - 1 if self.name == "SequentialLR" else 0
         if len(self.milestones) != expected:
             raise ConfigError(
-                f"milestones is {self.milestones}, but {self.name} with {len(self.schedulers)} schedulers has {expected}"
+                f"milestones is {self.milestones}, but {self.name} of {len(self.schedulers)} schedulers has {expected}"
             )
         if self.milestones != sorted(self.milestones):
             raise ConfigError(f"milestones is {self.milestones}, which does not ascend")
 
 
-class OptimConfig(Protocol):
-    """The keys of the `system` section that this module reads; mappings are parsed."""
-
-    optimizer: Any
-    scheduler: Any
-
-
-def make_optimizers(config: OptimConfig, model: nn.Module) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+def make_optimizers(
+    optimizer_config: OptimizerConfig, scheduler_config: SchedulerConfig | None, model: nn.Module
+) -> tuple[list[Optimizer], list[dict[str, Any]]]:
     """What `LightningModule.configure_optimizers` returns.
+
+    Args:
+        optimizer_config: how parameters follow their gradients.
+        scheduler_config: how the rate changes; None keeps it.
+        model: its trainable parameters are optimised; paths in `params` begin below it.
 
     Raises:
         ConfigError: an unknown name or argument, a path without a part of the model, or a parameter that no path
             covers.
     """
-    optimizer = make_optimizer(parse(OptimizerConfig, config.optimizer, "system.optimizer"), model)
-    if config.scheduler is None:
+    optimizer = make_optimizer(optimizer_config, model)
+    if scheduler_config is None:
         return [optimizer], []
-    options = parse(SchedulerConfig, config.scheduler, "system.scheduler")
-    if options.interval == "epoch":
+    interval = scheduler_config.interval
+    if interval == "epoch":
         notice("system.scheduler.interval is 'epoch', and training is a single epoch: the rate will not change")
-    return [optimizer], [{"scheduler": LearningRate(options, optimizer), "interval": options.interval}]
+    return [optimizer], [{"scheduler": LearningRate(scheduler_config, optimizer), "interval": interval}]
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     """The optimiser of a model's trainable parameters, with a group per path of `config.params`."""
     where = "system.optimizer"
-    known = _subclasses(torch.optim, Optimizer)
-    if config.name not in known:
-        raise ConfigError(
-            f"{where}.name: unknown optimizer '{config.name}'{nearest(config.name, list(known))}; known: {', '.join(known)}"
-        )
-    kind = known[config.name]
+    kind = _choose(_subclasses(torch.optim, Optimizer), config.name, f"{where}.name", "optimizer")
     options = check_arguments(kind, config.args, f"{where}.args", reserved=("params",))
     groups = []
     for path, own in config.params.items():
@@ -109,7 +103,10 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     if not {"fused", "foreach", "differentiable"} & options.keys() and config.name in ("Adam", "AdamW"):
         # One kernel instead of a dozen: several times faster on the large tables of hash grids.
         options["fused"] = all(parameter.is_floating_point() for group in groups for parameter in group["params"])
-    optimizer = kind(groups, **options)
+    try:
+        optimizer = kind(groups, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}.args: {error}") from error
     _forget_saved_options(optimizer)
     return optimizer
 
@@ -151,6 +148,7 @@ class LearningRate(lr_scheduler.LRScheduler):
         self._schedule = _make_schedule(self._config, self.optimizer, "system.scheduler")
 
 
+@runtime_checkable
 class _Steps(Protocol):
     def step(self) -> None: ...
 
@@ -202,17 +200,19 @@ def _make_schedule(config: SchedulerConfig, optimizer: Optimizer, where: str) ->
             raise ConfigError(f"{where}.args is {config.args}, but {config.name} takes none")
         return composed[config.name](config, optimizer, where)
     known = _subclasses(lr_scheduler, lr_scheduler.LRScheduler)
-    if config.name not in known:
-        words = sorted([*known, *composed])
-        raise ConfigError(
-            f"{where}.name: unknown scheduler '{config.name}'{nearest(config.name, words)}; known: {', '.join(words)}"
-        )
-    kind = known[config.name]
+    kind = _choose(known | composed, config.name, f"{where}.name", "scheduler")
     options = check_arguments(kind, config.args, f"{where}.args", reserved=("optimizer", "last_epoch"))
     try:
         return kind(optimizer, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}.args: {error}") from error
+
+
+def _choose(known: dict[str, Any], name: str, where: str, what: str) -> Any:
+    if name not in known:
+        words = sorted(known)
+        raise ConfigError(f"{where}: unknown {what} '{name}'{nearest(name, words)}; known: {', '.join(words)}")
+    return known[name]
 
 
 def _subclasses(module: Any, base: type) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from systems.budget import RayBudget
 from systems.export import export_surface
 from systems.geometry_error import geometry_error
 from systems.losses import LossReport, LossSet
-from systems.optim import make_optimizers
+from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import save_image, view_panel, write_video
-from utils.notice import notice
 from utils.randomness import reseed
 from utils.registry import ConfigError
 from utils.run_directory import write_metrics
@@ -47,10 +46,10 @@ class Reconstruction(pl.LightningModule):
         """The family's system; the two differ only in the losses that their configurations weight."""
         loss: dict[str, Schedule] = field(default_factory=dict)
         """Weights `lambda_<loss>` and options of losses; numbers or schedules."""
-        optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "AdamW", "args": {"lr": 0.01}})
-        """`name` and `args` of a torch optimiser, and `params` with other args for parts by dotted path."""
-        scheduler: dict[str, Any] | None = None
-        """`name`, `args`, `interval` of a learning rate schedule; null keeps the rate."""
+        optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+        """How parameters follow their gradients."""
+        scheduler: SchedulerConfig | None = None
+        """How the learning rate changes; null keeps it."""
         warmup_steps: int = 0
         """A number for interpolations: the length of a warm-up."""
         constant_steps: int = 0
@@ -80,7 +79,7 @@ class Reconstruction(pl.LightningModule):
     # Training
 
     def configure_optimizers(self) -> Any:
-        return make_optimizers(self.config, self.model)
+        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model)
 
     def on_train_start(self) -> None:
         views = self._views("train")
@@ -226,7 +225,7 @@ class Reconstruction(pl.LightningModule):
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
         mesh, written, report = export_surface(self.model, self.experiment.export, folder, stem)
-        if mesh is not None and surface is not None:
+        if mesh is not None and report is not None and surface is not None:
             report |= geometry_error(mesh, surface)
         write_metrics(folder.parent, {"mesh": report})
         return written
@@ -247,9 +246,8 @@ class Reconstruction(pl.LightningModule):
 
     def load_model_weights(self, checkpoint: dict[str, Any]) -> None:
         """Takes the model's weights and grids from a checkpoint and nothing else: a new run begins at step 0."""
-        state = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
-        self.model.load_state_dict({key: value for key, value in state.items() if key in self.model.state_dict()})
-        notice("weights were taken from the checkpoint; everything that follows the step starts anew")
+        saved = checkpoint["state_dict"].items()
+        self.model.load_state_dict({key[6:]: value for key, value in saved if key.startswith("model.")})
 
     def _views(self, split: str) -> Views:
         return self.trainer.datamodule.views(split)  # type: ignore[attr-defined]

@@ -84,12 +84,14 @@ def parse(schema: type[T], node: Any, where: str = "") -> T:
 
     Args:
         schema: dataclass whose fields are the known keys.
-        node: mapping from YAML, interpolations resolved or resolvable.
+        node: mapping from YAML, interpolations resolved or resolvable; or an instance, which is returned.
         where: full key of `node`, for errors.
 
     Raises:
         ConfigError: an unknown key, a wrong type, a missing value, or a check of the schema's that fails.
     """
+    if isinstance(node, schema):
+        return node
     values = _mapping(node, where)
     options = {option.name: option for option in fields(schema)}  # type: ignore[arg-type]
     hints = get_type_hints(schema)

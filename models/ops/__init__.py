@@ -4,12 +4,15 @@ Arrays are feature-major: points x are [3, N] in the unit cube, activations [fea
 `backend`: "auto" (kernel where there is one, else the reference, told once), "reference" or "native".
 """
 
+from models.ops import native
 from models.ops.compositing import composite, distortion, neus_alpha
 from models.ops.harmonics import spherical_harmonics
 from models.ops.hash_grid import encode, encode_jacobian
 from models.ops.layout import GridLayout
 from models.ops.marching import march, ray_box
 from models.ops.networks import field, mlp, sdf_field
+
+native.keep_large_blocks()
 
 __all__ = [
     "GridLayout",

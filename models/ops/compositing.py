@@ -1,9 +1,13 @@
 """Opacities of packed intervals, and what is seen along rays through them."""
 
+from typing import Any
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from models.ops import reference
+from models.ops import native, reference
 from models.ops.dispatch import Backend, uses_native
 
 
@@ -26,8 +30,10 @@ def composite(
         weights [N] and sums [C, R] (0 for empty rays). Differentiable once, by alpha (exactly, also where it is 1)
         and values.
     """
-    uses_native("composite", backend, [alpha, values])
-    return reference.composite(alpha, values, offsets)
+    _check_offsets(offsets, len(alpha))
+    if not uses_native("composite", backend, [alpha, values]):
+        return reference.composite(alpha, values, offsets)
+    return _Composite.apply(alpha, values, offsets.contiguous())
 
 
 def distortion(
@@ -49,8 +55,10 @@ def distortion(
     Returns:
         [R], 0 for empty rays. Differentiable once, by weights.
     """
-    uses_native("distortion", backend, [weights, t_mid, width])
-    return reference.distortion(weights, t_mid, width, offsets)
+    _check_offsets(offsets, len(weights))
+    if not uses_native("distortion", backend, [weights, t_mid, width]):
+        return reference.distortion(weights, t_mid, width, offsets)
+    return _Distortion.apply(weights, t_mid.detach().contiguous(), width.detach().contiguous(), offsets.contiguous())
 
 
 def neus_alpha(
@@ -75,5 +83,81 @@ def neus_alpha(
     Returns:
         [N] in [0, 1]. Differentiable once, by sdf, slope and sharpness.
     """
-    uses_native("neus_alpha", backend, [sdf, slope, width, sharpness])
-    return reference.neus_alpha(sdf, slope, width, sharpness)
+    obstacle = "the kernel gives no gradient by width" if torch.is_grad_enabled() and width.requires_grad else ""
+    if not uses_native("neus_alpha", backend, [sdf, slope, width, sharpness], obstacle):
+        return reference.neus_alpha(sdf, slope, width, sharpness)
+    return _NeusAlpha.apply(sdf, slope, width, sharpness)
+
+
+def _check_offsets(offsets: Tensor, n_samples: int) -> None:
+    """Raises ValueError unless offsets rise from 0 to the number of samples: kernels trust them with memory."""
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != n_samples or bool((offsets.diff() < 0).any()):
+        raise ValueError(f"packed samples: offsets must rise from 0 to {n_samples}, the number of samples")
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, alpha: Tensor, values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, values, n_rays = alpha.contiguous(), values.contiguous(), len(offsets) - 1
+        weights, sums = torch.empty_like(alpha), values.new_empty(len(values), n_rays)
+        native.call("composite", n_rays, len(alpha), len(values), offsets, alpha, values, weights, sums)
+        ctx.save_for_backward(alpha, values, offsets, weights)
+        return weights, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_weights: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
+        alpha, values, offsets, weights = ctx.saved_tensors
+        d_alpha = d_weights.clone(memory_format=torch.contiguous_format)
+        d_values = torch.empty_like(values) if ctx.needs_input_grad[1] else None
+        scratch = torch.empty(len(alpha), dtype=torch.float64)
+        sizes = len(offsets) - 1, len(alpha), len(values)
+        arrays = offsets, alpha, values, weights, d_sums.contiguous(), d_alpha, d_values, scratch
+        native.call("composite_backward", *sizes, *arrays)
+        return d_alpha, d_values, None
+
+
+class _Distortion(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, t_mid: Tensor, width: Tensor, offsets: Tensor) -> Tensor:
+        weights, n_rays = weights.contiguous(), len(offsets) - 1
+        spread = weights.new_empty(n_rays)
+        native.call("distortion", n_rays, offsets, weights, t_mid, width, spread)
+        ctx.save_for_backward(weights, t_mid, width, offsets)
+        return spread
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_spread: Tensor) -> tuple[Tensor | None, ...]:
+        weights, t_mid, width, offsets = ctx.saved_tensors
+        d_weights = torch.empty_like(weights)
+        arrays = offsets, weights, t_mid, width, d_spread.contiguous(), d_weights
+        native.call("distortion_backward", len(offsets) - 1, *arrays)
+        return d_weights, None, None, None
+
+
+class _NeusAlpha(torch.autograd.Function):
+    SAMPLES_PER_SUM = 4096  # `POINTS` of cpu.cpp
+
+    @staticmethod
+    def forward(ctx: Any, sdf: Tensor, slope: Tensor, width: Tensor, sharpness: Tensor) -> Tensor:
+        sdf, slope, width = sdf.contiguous(), slope.contiguous(), width.contiguous()
+        alpha = torch.empty_like(sdf)
+        native.call("neus_alpha", len(sdf), sdf, slope, width, _clipped(sharpness), alpha)
+        ctx.save_for_backward(sdf, slope, width, sharpness)
+        return alpha
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_alpha: Tensor) -> tuple[Tensor | None, ...]:
+        sdf, slope, width, sharpness = ctx.saved_tensors
+        d_sdf, d_slope = torch.empty_like(sdf), torch.empty_like(slope)
+        sums = sdf.new_empty(-(-len(sdf) // _NeusAlpha.SAMPLES_PER_SUM))
+        arrays = d_alpha.contiguous(), d_sdf, d_slope, sums
+        native.call("neus_alpha_backward", len(sdf), sdf, slope, width, _clipped(sharpness), *arrays)
+        is_free = _clipped(sharpness) == sharpness.item()
+        return d_sdf, d_slope, None, sums.sum() if is_free else torch.zeros_like(sharpness)
+
+
+def _clipped(sharpness: Tensor) -> float:
+    return sharpness.clamp(1e-6, 1e6).item()

@@ -1,9 +1,10 @@
 """Spherical harmonics of directions."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.ops import reference
+from models.ops import native, reference
 from models.ops.dispatch import Backend, uses_native
 
 HIGHEST_DEGREE = 4
@@ -15,7 +16,7 @@ def spherical_harmonics(d: Float[Tensor, "3 N"], degree: int, backend: Backend =
     Order and signs are those of Instant-NGP: bands in order, -m to m within a band, Condon-Shortley phase included.
 
     Args:
-        d: [3, N] unit vectors. The kernel gives no gradient by them.
+        d: [3, N] unit vectors. Only the reference gives a gradient by them.
         degree: number of bands, 1 to 4.
 
     Returns:
@@ -26,5 +27,9 @@ def spherical_harmonics(d: Float[Tensor, "3 N"], degree: int, backend: Backend =
     """
     if not 1 <= degree <= HIGHEST_DEGREE:
         raise ValueError(f"spherical harmonics: degree is {degree}, expected 1 to {HIGHEST_DEGREE}")
-    uses_native("spherical_harmonics", backend, [d])
-    return reference.spherical_harmonics(d, degree)
+    obstacle = "the kernel gives no gradient by directions" if torch.is_grad_enabled() and d.requires_grad else ""
+    if not uses_native("spherical_harmonics", backend, [d], obstacle):
+        return reference.spherical_harmonics(d, degree)
+    harmonics = d.new_empty(degree**2, d.shape[1])
+    native.call("spherical_harmonics", degree, d.shape[1], d.contiguous(), harmonics)
+    return harmonics

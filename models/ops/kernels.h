@@ -3,7 +3,7 @@
 #pragma once
 #include "lanes.h"
 
-// ---------------------------------------------------------------------------------------------- hash grid
+// A multiresolution hash grid.
 
 struct Level {
     float scale;
@@ -105,13 +105,74 @@ INLINE void spread(float *entries, const Cell &cell, const vf *dy, const vf *tau
     }
 }
 
-// -------------------------------------------------------------------------------------------- activations
-
-// e^x for x <= 0; relative error 2e-7, and 0 below -87.
+// e^x for x <= 0 (Taylor after range reduction), relative error 1e-7; never below e^-87, so never subnormal.
 INLINE vf exp_negative(vf x) {
     x = larger(x, splat(-87.f));
     vi n = truncate(x * 1.44269504f - .5f);
-    vf r = x - to_float(n) * .693359375f + to_float(n) * 2.12194440e-4f;  // ln 2 in two parts
-    vf p = 1.f + r * (1.f + r * (.5f + r * (.16666667f + r * (.041666657f + r * (.0083334519f + r * .0013921526f)))));
-    return bits<vf>(bits<vi>(p) + (n << 23));
+    vf r = x - to_float(n) * .693359375f + to_float(n) * 2.12194440e-4f;  // ln 2 in two parts, the first exact
+    vf p = 1.f + r * (1.f + r * (.5f + r * (.16666667f + r * (.041666667f + r * (.0083333333f + r * .0013888889f)))));
+    return bits<vf>(bits<vi>(p) + n * (1 << 23));
+}
+
+// log(1 + e) for e in [0, 1]: Chebyshev fit of log(1 + e) / e, relative error 3e-7.
+INLINE vf log1p_unit(vf e) {
+    vf q = .0434939f - e * .00837115f;
+    q = .17687477f + e * (e * q - .10685003f);
+    q = .3327193f + e * (e * q - .24474774f);
+    return e * (.99999976f + e * (e * q - .49997175f));
+}
+
+struct Sigmoid {
+    vf value, slope;
+};
+
+INLINE Sigmoid sigmoid(vf x) {
+    vf e = exp_negative(-magnitude(x)), r = 1.f / (1.f + e);
+    return {x > 0.f ? r : e * r, e * r * r};
+}
+
+enum Activation { NONE = 0, RELU = 1, SIGMOID = 2, SOFTPLUS = 3 };
+constexpr float SOFTPLUS_BETA = 100.f;
+
+struct Activated {
+    vf value, slope, curvature;
+};
+
+// A hidden activation with its first two derivatives; what is not used costs nothing, as all is inlined.
+template <int ACTIVATION> INLINE Activated activate(vf z) {
+    if (ACTIVATION == RELU) return {larger(z, vf{}), z > 0.f ? splat(1.f) : vf{}, vf{}};
+    vf e = exp_negative(-magnitude(z * SOFTPLUS_BETA)), r = 1.f / (1.f + e);
+    return {larger(z, vf{}) + log1p_unit(e) * (1.f / SOFTPLUS_BETA), z > 0.f ? r : e * r, SOFTPLUS_BETA * e * r * r};
+}
+
+// The opacity of an interval and, for upstream gradient d, the gradients it causes.
+struct Opacity {
+    vf alpha, d_sdf, d_slope, d_sharpness;
+};
+
+INLINE Opacity neus_opacity(vf sdf, vf slope, vf width, float sharpness, vf d) {
+    constexpr float EPSILON = 1e-5f;
+    vf half = .5f * width, before_sdf = sdf - slope * half, after_sdf = sdf + slope * half;
+    Sigmoid before = sigmoid(before_sdf * sharpness), after = sigmoid(after_sdf * sharpness);
+    vf inverse = 1.f / (before.value + EPSILON), raw = (before.value - after.value + EPSILON) * inverse;
+    d = raw >= 0.f ? (raw <= 1.f ? d : vf{}) : vf{};
+    vf d_before = d * after.value * inverse * inverse * before.slope, d_after = -d * inverse * after.slope;
+    return {raw != raw ? raw : smaller(larger(raw, vf{}), splat(1.f)), sharpness * (d_before + d_after),
+            sharpness * half * (d_after - d_before), d_before * before_sdf + d_after * after_sdf};
+}
+
+// Real spherical harmonics of the first `degree` bands, y[degree^2].
+INLINE void harmonics(int degree, vf x, vf y, vf z, vf *out) {
+    vf xx = x * x, yy = y * y, zz = z * z;
+    out[0] = splat(.28209479f);
+    if (degree < 2) return;
+    out[1] = -.48860251f * y, out[2] = .48860251f * z, out[3] = -.48860251f * x;
+    if (degree < 3) return;
+    out[4] = 1.09254843f * x * y, out[5] = -1.09254843f * y * z, out[6] = .31539157f * (3.f * zz - 1.f);
+    out[7] = -1.09254843f * x * z, out[8] = .54627422f * (xx - yy);
+    if (degree < 4) return;
+    vf ring = 1.f - 5.f * zz;
+    out[9] = .59004359f * y * (yy - 3.f * xx), out[10] = 2.89061144f * x * y * z, out[11] = .45704580f * y * ring;
+    out[12] = .37317633f * z * (5.f * zz - 3.f), out[13] = .45704580f * x * ring;
+    out[14] = 1.44530572f * z * (xx - yy), out[15] = .59004359f * x * (3.f * yy - xx);
 }

@@ -1,12 +1,13 @@
 """Sampling rays where an occupancy grid says that something may be."""
 
+import ctypes
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from models.ops import reference
+from models.ops import native, reference
 from models.ops.dispatch import Backend, uses_native
 
 Contraction = Literal["box", "sphere"]
@@ -75,5 +76,38 @@ def march(
         near, far = torch.maximum(near, entry), torch.minimum(far, leave)
     is_sound = (near + far + (origins + directions).sum(1)).isfinite()
     near, far = torch.where(is_sound, near, 0.0), torch.where(is_sound, far, 0.0)
-    uses_native("march", backend, [origins, directions, near, far, jitter])
-    return reference.march(origins, directions, near, far, grid, contraction, radius, step, cone, jitter)
+    floats = [origins, directions, near, far, jitter]
+    if not uses_native("march", backend, floats, "" if len(grid) else "the grid is empty"):
+        return reference.march(origins, directions, near, far, grid, contraction, radius, step, cone, jitter)
+    floats, cells = [tensor.contiguous() for tensor in floats], grid.contiguous()
+    occupancy = _Occupancy(cells.data_ptr(), len(cells), radius, contraction == "sphere")
+    rays = _MarchRays(*(tensor.data_ptr() for tensor in floats), occupancy, step, cone)
+    counts = torch.empty(len(origins), dtype=torch.int64)
+    native.call("march_count", rays, len(origins), counts)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    t_start, t_end = near.new_empty(2, int(offsets[-1])).unbind()
+    ray = torch.empty(len(t_start), dtype=torch.int64)
+    native.call("march_fill", rays, len(origins), offsets, t_start, t_end, ray)
+    return t_start, t_end, ray, offsets
+
+
+class _Occupancy(ctypes.Structure):
+    """`Occupancy` of rays.h."""
+
+    _fields_ = [
+        ("cells", ctypes.c_void_p),
+        ("resolution", ctypes.c_int64),
+        ("radius", ctypes.c_float),
+        ("is_sphere", ctypes.c_int),
+    ]
+
+
+class _MarchRays(ctypes.Structure):
+    """`MarchRays` of cpu.cpp; does not keep the tensors alive."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("origins", "directions", "near", "far", "jitter")),
+        ("grid", _Occupancy),
+        ("step", ctypes.c_float),
+        ("cone", ctypes.c_float),
+    ]

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from models.ops import reference
 from models.ops.dispatch import Backend, uses_native
-from models.ops.hash_grid import active_levels
+from models.ops.hash_grid import active_levels, grid_obstacle
 from models.ops.layout import GridLayout
+from models.ops.network_kernels import Field, Mlp, Plan, SdfField, network_obstacle
 
 Weights = Sequence[Float[Tensor, "_ _"]]
 Biases = Sequence[Float[Tensor, "_"] | None]
@@ -37,9 +39,11 @@ def mlp(
     Raises:
         ValueError: shapes do not chain, or an activation is unknown.
     """
-    check_network(x.shape[0], weights, biases, activation, output_activation)
-    uses_native("mlp", backend, [x, *weights])
-    return reference.mlp(x, weights, biases, activation, output_activation)
+    _check_network(x.shape[0], weights, biases, activation, output_activation)
+    if not uses_native("mlp", backend, _present(x, *weights, *biases), network_obstacle(weights)):
+        return reference.mlp(x, weights, biases, activation, output_activation)
+    plan = Plan(activation, output_activation, _is_differentiated(x, *weights, *biases))
+    return Mlp.apply(plan, x, *weights, *biases)
 
 
 def field(
@@ -63,11 +67,18 @@ def field(
 
     Returns:
         [O, N] raw outputs. Differentiable once, by x, table, weights and biases.
+
+    Raises:
+        ValueError: table, n_active and weights do not fit each other, or the activation is unknown.
     """
     levels = active_levels(table, layout, n_active)
-    check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
-    uses_native("field", backend, [x, table, *weights])
-    return reference.field(x, table, layout, weights, biases, activation, levels, include_xyz)
+    _check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
+    obstacle = grid_obstacle(layout) or network_obstacle(weights)
+    if not uses_native("field", backend, _present(x, table, *weights, *biases), obstacle):
+        return reference.field(x, table, layout, weights, biases, activation, levels, include_xyz)
+    is_differentiated = _is_differentiated(x, table, *weights, *biases)
+    plan = Plan(activation, "none", is_differentiated, layout, levels, 3 * include_xyz, _is_differentiated(x))
+    return Field.apply(plan, x, table, *weights, *biases)
 
 
 def sdf_field(
@@ -84,22 +95,39 @@ def sdf_field(
     """`field` together with the gradient of its first output by position.
 
     The gradient is a closed form and an ordinary output: losses on it (eikonal, normals in colours) train through
-    first-order autograd. It is in unit-cube coordinates: divide by the cube's side for world units.
+    first-order autograd. It is in unit-cube coordinates: divide by the cube's side for world units. Arguments as for
+    `field`.
 
     Returns:
         [O, N] raw outputs and [3, N] gradient. Differentiable once, by table, weights and biases; by x only in the
         reference.
 
     Raises:
+        ValueError: as for `field`.
         RuntimeError: the native backend was asked for and x requires a gradient.
     """
     levels = active_levels(table, layout, n_active)
-    check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
-    uses_native("sdf_field", backend, [x, table, *weights])
-    return reference.sdf_field(x, table, layout, weights, biases, activation, levels, include_xyz)
+    _check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
+    obstacle = grid_obstacle(layout) or network_obstacle(weights)
+    if _is_differentiated(x):
+        obstacle = obstacle or "the kernel gives no gradient by position"
+        if backend == "native":
+            raise RuntimeError("the native sdf_field gives no gradient by x; detach x or use backend reference")
+    if not uses_native("sdf_field", backend, _present(x, table, *weights, *biases), obstacle):
+        return reference.sdf_field(x, table, layout, weights, biases, activation, levels, include_xyz)
+    plan = Plan(activation, "none", _is_differentiated(table, *weights, *biases), layout, levels, 3 * include_xyz)
+    return SdfField.apply(plan, x, table, *weights, *biases)
 
 
-def check_network(
+def _present(*tensors: Tensor | None) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _is_differentiated(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _present(*tensors))
+
+
+def _check_network(
     n_inputs: int, weights: Weights, biases: Biases, activation: str, output_activation: str = "none"
 ) -> None:
     """Raises ValueError unless the layers chain from `n_inputs` and the activations are known."""

@@ -1,0 +1,29 @@
+"""A progress bar for work that turns out to be long."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+
+T = TypeVar("T")
+
+PATIENCE = 1.0
+"""Seconds of silence before the bar appears."""
+
+
+def with_progress(items: Iterable[T], n_items: int, what: str) -> Iterator[T]:
+    """The items, unchanged; a bar on the error stream shows how many of `n_items` came, once that takes a while."""
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=n_items)
+    begun, is_shown = time.monotonic(), False
+    try:
+        for item in items:
+            bar.advance(task)
+            if not is_shown and time.monotonic() - begun > PATIENCE:
+                bar.start()
+                is_shown = True
+            yield item
+    finally:
+        bar.stop()

@@ -1,0 +1,103 @@
+"""All views of one split of one scene, and the rays and targets at any of their pixels."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from datasets.cameras import Cameras
+from utils.types import RayBatch, Rays, Record, Surface, Target
+
+
+@dataclass
+class Views(Record):
+    """Photographs and their cameras.
+
+    The pixels of all images stand in one store, image after image, row after row, so images may differ in
+    size and a batch is one gather. Colours are kept as the bytes of the image files.
+
+    Attributes:
+        cameras: V cameras.
+        names: of the V images.
+        offsets: [V + 1] pixels of image i are rows `offsets[i]:offsets[i + 1]` of the store.
+        color: [P, 3] straight colours (not premultiplied), or None for a camera path without photographs.
+        alpha: [P] share of the pixel that the object covers, 255 for all of it, or None without masks.
+        depth: [P] distance along the ray of the pixel's centre, world units, 0 where nothing is hit, or None.
+        normal: [P, 3] unit world normal there, 0 where nothing is hit, or None.
+        surface: the true surface, if known.
+        apply_mask: whether targets show the object alone, on the backdrop of the ray.
+    """
+
+    cameras: Cameras
+    names: list[str]
+    offsets: Int[Tensor, "V_plus_1"]
+    color: UInt8[Tensor, "P 3"] | None
+    alpha: UInt8[Tensor, "P"] | None = None
+    depth: Float[Tensor, "P"] | None = None
+    normal: Float[Tensor, "P 3"] | None = None
+    surface: Surface | None = None
+    apply_mask: bool = True
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    @property
+    def has_mask(self) -> bool:
+        return self.alpha is not None
+
+    @property
+    def is_real(self) -> bool:
+        """Whether there are photographs to compare with."""
+        return self.color is not None
+
+    def size(self, view: int) -> tuple[int, int]:
+        """Width and height of an image in pixels."""
+        width, height = self.cameras.size[view].tolist()
+        return width, height
+
+    def draw(
+        self, view: Int[Tensor, "R"], pixel: Int[Tensor, "R 2"], backdrop: Float[Tensor, "R 3"]
+    ) -> RayBatch:
+        """Rays and targets of single pixels.
+
+        Args:
+            view: [R] which image.
+            pixel: [R, 2] column and row in it.
+            backdrop: [R, 3] colour in [0, 1] that a ray sees where it hits nothing; it also stands in for the
+                colour of views without photographs.
+        """
+        origins, directions = self.cameras.rays(view, pixel)
+        row = self.offsets[view] + pixel[:, 1] * self.cameras.size[view, 0] + pixel[:, 0]
+        mask = None if self.alpha is None else self.alpha[row].to(backdrop) / 255
+        color = backdrop if self.color is None else self.color[row].to(backdrop) / 255
+        if self.apply_mask and mask is not None:
+            color = torch.lerp(backdrop, color, mask[:, None])
+        target = Target(
+            color=color,
+            mask=mask,
+            depth=None if self.depth is None else self.depth[row],
+            normal=None if self.normal is None else self.normal[row],
+            is_real=self.is_real,
+        )
+        return RayBatch(Rays(origins, directions, backdrop, view, pixel), target)
+
+    def image(self, view: int, backdrop: Float[Tensor, "3"]) -> RayBatch:
+        """Rays and targets of a whole image, row by row.
+
+        Args:
+            view: which image.
+            backdrop: [3] colour in [0, 1] behind everything.
+        """
+        width, height = self.size(view)
+        rows, columns = torch.meshgrid(
+            *(torch.arange(n, device=backdrop.device) for n in (height, width)), indexing="ij"
+        )
+        pixel = torch.stack((columns, rows), dim=-1).reshape(-1, 2)  # [height * width, 2]
+        n_pixels = pixel.shape[0]
+        return self.draw(torch.full_like(pixel[:, 0], view), pixel, backdrop.expand(n_pixels, 3))
+
+
+def pixel_offsets(size: Int[Tensor, "V 2"]) -> Int[Tensor, "V_plus_1"]:
+    """Where the pixels of every image begin in a store of images of these sizes; the last entry is their sum."""
+    return torch.nn.functional.pad(size.long().prod(-1).cumsum(0), (1, 0))

@@ -1,0 +1,224 @@
+"""The native networks as autograd functions: what they call, what they keep for the backward pass.
+
+Parameters arrive as weights of all layers, then biases of all layers (None where a layer has none). The tape [rows, N]
+holds every hidden layer's affine output and, of distance fields, the gradient by every hidden layer's output but the
+last (networks.h).
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.ops import native
+from models.ops.hash_grid import encode_into, pull_to_position, scatter
+from models.ops.layout import GridLayout
+
+MOST_LAYERS = 5  # as in networks.h
+MOST_WIDTH = 256  # tiles of wider layers leave the caches, and large matrix products are what torch is good at
+CODES = {"none": 0, "relu": 1, "sigmoid": 2, "softplus": 3}  # `Activation` of kernels.h
+
+Parameters = tuple[Tensor | None, ...]
+
+
+def network_obstacle(weights: Sequence[Tensor]) -> str:
+    """Why the kernels cannot take this network; empty if they can."""
+    if len(weights) > MOST_LAYERS:
+        return f"the kernels have at most {MOST_LAYERS - 1} hidden layers and were given {len(weights) - 1}"
+    widest = max(max(weight.shape) for weight in weights)
+    return f"the kernels have at most {MOST_WIDTH} neurons a layer and were given {widest}" if widest > MOST_WIDTH else ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a call that is not a tensor.
+
+    Attributes:
+        activation, output_activation: names.
+        keeps_tape: whether a backward pass may follow.
+        layout, n_active, n_xyz: of a field: its grid, active levels, and rows of `2 x - 1` (3 or 0).
+        keeps_jacobian: of a field: whether a gradient by x may be asked for.
+    """
+
+    activation: str
+    output_activation: str
+    keeps_tape: bool
+    layout: GridLayout | None = None
+    n_active: int = 0
+    n_xyz: int = 0
+    keeps_jacobian: bool = False
+
+
+class Mlp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, x: Tensor, *parameters: Tensor | None) -> Tensor:
+        x, parameters = x.contiguous(), _contiguous(parameters)
+        outputs, tape = _run(plan, x, parameters)
+        ctx.plan = plan
+        ctx.save_for_backward(x, outputs, tape, *parameters)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, outputs, tape, *parameters = ctx.saved_tensors
+        d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        return None, d_x, *_run_back(ctx.plan, x, outputs, tape, parameters, d_outputs, 0, d_x)
+
+
+class Field(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, x: Tensor, table: Tensor, *parameters: Tensor | None) -> Tensor:
+        x, parameters = x.contiguous(), _contiguous(parameters)
+        inputs, jacobian = _encode(plan, x, table.contiguous(), plan.keeps_jacobian)
+        outputs, tape = _run(plan, inputs, parameters)
+        ctx.plan = plan
+        ctx.save_for_backward(x, inputs, jacobian, tape, *parameters)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, inputs, jacobian, tape, *parameters = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        d_inputs = torch.empty_like(inputs)
+        d_parameters = _run_back(plan, inputs, None, tape, parameters, d_outputs, 0, d_inputs)
+        d_features, d_x, d_table = d_inputs[plan.n_xyz :], None, None
+        if ctx.needs_input_grad[1]:
+            d_x = pull_to_position(jacobian, d_features)
+            if plan.n_xyz:
+                d_x.add_(d_inputs[:3], alpha=2)
+        if ctx.needs_input_grad[2]:
+            d_table = scatter(x, plan.layout, plan.n_active, d_features)
+        return None, d_x, d_table, *d_parameters
+
+
+class SdfField(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, plan: Plan, x: Tensor, table: Tensor, *parameters: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        x, parameters = x.contiguous(), _contiguous(parameters)
+        inputs, jacobian = _encode(plan, x, table.contiguous(), True)
+        network, n_points = _network(plan, inputs, parameters), x.shape[1]
+        outputs, gradient = x.new_empty(network.n_outputs, n_points), torch.empty_like(x)
+        tape = tau = None
+        if plan.keeps_tape:
+            hidden = [len(weight) for weight in parameters[: network.n_layers - 1]]
+            tape = x.new_empty(2 * sum(hidden) - (hidden[-1] if hidden else 0), n_points)
+            tau = x.new_empty(len(jacobian), n_points)
+        arrays = inputs, jacobian, outputs, gradient, tape, tau
+        native.call("sdf_forward", network, plan.n_xyz, n_points, *arrays)
+        ctx.plan = plan
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, inputs, jacobian, tape, tau, *parameters)
+        return outputs, gradient
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor | None, d_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, inputs, jacobian, tape, tau, *parameters = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        network = _network(plan, inputs, parameters)
+        if d_outputs is None:
+            d_outputs = x.new_zeros(network.n_outputs, x.shape[1])
+        d_features = torch.empty_like(tau)
+        if d_gradient is None:
+            d_parameters = _run_back(plan, inputs, None, tape, parameters, d_outputs, plan.n_xyz, d_features)
+            return None, None, scatter(x, plan.layout, plan.n_active, d_features), *d_parameters
+        d_gradient, d_parameters = d_gradient.contiguous(), _zeros_like(parameters)
+        arrays = inputs, jacobian, tape, d_outputs.contiguous(), d_gradient, d_features
+        native.call("sdf_backward", network, plan.n_xyz, x.shape[1], *arrays, *_addresses(d_parameters))
+        return None, None, scatter(x, plan.layout, plan.n_active, d_features, tau, d_gradient), *d_parameters
+
+
+def _encode(plan: Plan, x: Tensor, table: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor | None]:
+    """Inputs [n_xyz + n_active * F, N] of a field's network, and their Jacobian without the xyz rows."""
+    assert plan.layout is not None
+    n_features = plan.n_active * plan.layout.n_features
+    inputs = x.new_empty(plan.n_xyz + n_features, x.shape[1])
+    jacobian = x.new_empty(n_features, 3, x.shape[1]) if with_jacobian else None
+    if plan.n_xyz:
+        torch.mul(x, 2, out=inputs[:3]).sub_(1)
+    encode_into(inputs[plan.n_xyz :], jacobian, x, table, plan.layout, plan.n_active)
+    return inputs, jacobian
+
+
+def _run(plan: Plan, inputs: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor | None]:
+    """Outputs and tape of a network."""
+    network, n_points = _network(plan, inputs, parameters), inputs.shape[1]
+    outputs = inputs.new_empty(network.n_outputs, n_points)
+    hidden = [len(weight) for weight in parameters[: network.n_layers - 1]]
+    tape = inputs.new_empty(sum(hidden), n_points) if plan.keeps_tape else None
+    native.call("mlp_forward", network, n_points, inputs, outputs, tape)
+    return outputs, tape
+
+
+def _run_back(
+    plan: Plan,
+    inputs: Tensor,
+    outputs: Tensor | None,
+    tape: Tensor,
+    parameters: Parameters,
+    d_outputs: Tensor,
+    first_input: int,
+    d_inputs: Tensor | None,
+) -> Parameters:
+    """Gradients by the parameters; writes those by the inputs, from row `first_input` on, into d_inputs."""
+    d_parameters = _zeros_like(parameters)
+    arrays = inputs, outputs, tape, d_outputs.contiguous(), first_input, d_inputs
+    network = _network(plan, inputs, parameters)
+    native.call("mlp_backward", network, inputs.shape[1], *arrays, *_addresses(d_parameters))
+    return d_parameters
+
+
+def _contiguous(tensors: Parameters) -> Parameters:
+    return tuple(None if tensor is None else tensor.contiguous() for tensor in tensors)
+
+
+def _zeros_like(tensors: Parameters) -> Parameters:
+    return tuple(None if tensor is None else torch.zeros_like(tensor) for tensor in tensors)
+
+
+def _addresses(parameters: Parameters) -> tuple[ctypes.Array, ctypes.Array]:
+    """Where weights and biases lie, a null pointer for an absent bias."""
+    n_layers = len(parameters) // 2
+    addresses = [None if tensor is None else tensor.data_ptr() for tensor in parameters]
+    pointers = ctypes.c_void_p * MOST_LAYERS
+    return pointers(*addresses[:n_layers]), pointers(*addresses[n_layers:])
+
+
+class _Network(ctypes.Structure):
+    """`Network` of networks.h; does not keep the parameters alive."""
+
+    _fields_ = [
+        ("n_layers", ctypes.c_int32),
+        ("activation", ctypes.c_int32),
+        ("output_activation", ctypes.c_int32),
+        ("first_stride", ctypes.c_int32),
+        ("widths", ctypes.c_int32 * (MOST_LAYERS + 1)),
+        ("weights", ctypes.c_void_p * MOST_LAYERS),
+        ("biases", ctypes.c_void_p * MOST_LAYERS),
+    ]
+
+    @property
+    def n_outputs(self) -> int:
+        return self.widths[self.n_layers]
+
+
+def _network(plan: Plan, inputs: Tensor, parameters: Parameters) -> _Network:
+    weights, biases = _addresses(parameters)
+    layers: Any = parameters[: len(parameters) // 2]
+    return _Network(
+        n_layers=len(layers),
+        activation=CODES[plan.activation],
+        output_activation=CODES[plan.output_activation],
+        first_stride=layers[0].shape[1],
+        widths=(ctypes.c_int32 * (MOST_LAYERS + 1))(len(inputs), *(len(weight) for weight in layers)),
+        weights=weights,
+        biases=biases,
+    )

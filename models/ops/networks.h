@@ -1,0 +1,249 @@
+// Multilayer perceptrons on tiles, forwards and backwards, with the closed-form gradient of their first output.
+//
+// With a_0 the inputs, z_l = W_l a_l + b_l and a_(l+1) = phi(z_l), the gradient of output 0 by the inputs is the reverse
+// pass tau_H = row 0 of W_H, tau_l = W_l^T (phi'(z_l) tau_(l+1)). Its own backward for an upstream gradient u by that
+// gradient is a forward tangent t_0 = J u, q_l = W_l t_l, t_(l+1) = phi'(z_l) q_l, folded into the usual reverse pass:
+//   d z_l = phi' d a_(l+1) + phi'' q_l tau_(l+1),   d W_l = d z_l a_l^T + (phi' tau_(l+1)) t_l^T.
+#pragma once
+#include <cstdlib>
+
+#include "tiles.h"
+
+constexpr int MOST_LAYERS = 5, MOST_OUTPUTS = 64;
+
+struct Network {
+    int32_t n_layers, activation, output_activation;
+    int32_t first_stride;             // columns of the first weight in memory, of which widths[0] are used
+    int32_t widths[MOST_LAYERS + 1];  // inputs, hidden layers, outputs
+    const float *weights[MOST_LAYERS], *biases[MOST_LAYERS];  // biases may be null
+
+    int n_hidden() const { return n_layers - 1; }
+    int stride(int l) const { return l ? widths[l] : first_stride; }
+    Matrix weight(int l) const { return {weights[l], widths[l + 1], widths[l], stride(l), 1}; }
+    // Rows of hidden layers before layer l: where its z lies in the tape; the taus follow all the zs.
+    int rows_before(int l) const {
+        int n = 0;
+        for (int k = 0; k < l; k++) n += widths[k + 1];
+        return n;
+    }
+    int widest() const {
+        int n = 0;
+        for (int l = 0; l <= n_layers; l++) n = widths[l] > n ? widths[l] : n;
+        return n;
+    }
+};
+
+// What a field adds to a network: its inputs are n_xyz rows 2 x - 1, then n_features rows with Jacobian [.., 3, N].
+struct Position {
+    int32_t n_xyz, n_features;
+    const float *jacobian;
+};
+
+// Hands out rows of somebody else's memory; a copy starts where the original stood.
+struct Arena {
+    char *free;
+
+    Row *rows(int n) {
+        Row *first = (Row *)free;
+        free += n * sizeof(Row);
+        return first;
+    }
+};
+
+// Memory of one thread, aligned for vectors and zero: padding is multiplied too and must hold no subnormals.
+struct Scratch {
+    void *memory = nullptr;
+
+    explicit Scratch(size_t size) {
+        if (posix_memalign(&memory, 64, size)) std::abort();
+        std::memset(memory, 0, size);
+    }
+    ~Scratch() { std::free(memory); }
+    Scratch(const Scratch &) = delete;
+    Scratch &operator=(const Scratch &) = delete;
+    Arena arena() const { return {(char *)memory}; }
+};
+
+static void apply_output(int activation, int n, Row *rows) {
+    if (activation == NONE) return;
+    for (int k = 0; k < n; k++)
+        for (vf &z : rows[k].v) z = activation == RELU ? larger(z, vf{}) : sigmoid(z).value;
+}
+
+// Multiplies d by the slope of the output activation, told from the outputs y.
+static void apply_output_slope(int activation, int n, const Row *y, Row *d) {
+    for (int k = 0; k < n; k++)
+        for (int v = 0; v < V; v++) {
+            const vf value = y[k].v[v];
+            if (activation == RELU) d[k].v[v] = value > 0.f ? d[k].v[v] : vf{};
+            if (activation == SIGMOID) d[k].v[v] *= value * (1.f - value);
+        }
+}
+
+// The gradient by position, J^T tau, and 2 tau for the rows 2 x - 1.
+static void pull_back(const Position &position, const Row *tau, i64 N, i64 i, Row *gradient) {
+    for (int c = 0; c < 3; c++)
+        for (int v = 0; v < V; v++) gradient[c].v[v] = position.n_xyz ? 2.f * tau[c].v[v] : vf{};
+    for (int f = 0; f < position.n_features; f++) {
+        Row j[3];
+        load_rows(j, 3, position.jacobian + f * 3 * N, N, i);
+        for (int c = 0; c < 3; c++)
+            for (int v = 0; v < V; v++) gradient[c].v[v] += j[c].v[v] * tau[position.n_xyz + f].v[v];
+    }
+}
+
+// The tangent of the inputs for a displacement u of the position.
+static void push_forward(const Position &position, const Row *u, i64 N, i64 i, Row *t) {
+    for (int c = 0; c < position.n_xyz; c++)
+        for (int v = 0; v < V; v++) t[c].v[v] = 2.f * u[c].v[v];
+    for (int f = 0; f < position.n_features; f++) {
+        Row j[3];
+        load_rows(j, 3, position.jacobian + f * 3 * N, N, i);
+        for (int v = 0; v < V; v++)
+            t[position.n_xyz + f].v[v] = j[0].v[v] * u[0].v[v] + j[1].v[v] * u[1].v[v] + j[2].v[v] * u[2].v[v];
+    }
+}
+
+struct Forward {
+    const float *inputs;
+    float *outputs, *tape;      // tape may be null: nothing is kept for the backward pass
+    float *gradient, *feature_tau;  // of a field; feature_tau may be null
+};
+
+static size_t forward_scratch(const Network &net) {
+    return sizeof(Row) * ((2 + net.n_hidden()) * net.widest() + 3);
+}
+
+template <int ACTIVATION, bool WITH_GRADIENT>
+static void forward_tile(const Network &net, const Position &position, const Forward &io, i64 N, i64 i, Arena arena) {
+    Row *a = arena.rows(net.widest()), *z = arena.rows(net.widest());
+    Row *slopes = arena.rows(net.n_hidden() * net.widest());
+    const int last = net.n_hidden();
+    load_rows(a, net.widths[0], io.inputs, N, i);
+    for (int l = 0; l < last; l++) {
+        const int width = net.widths[l + 1];
+        multiply(net.weight(l), net.biases[l], a, z);
+        if (io.tape) store_rows(z, width, io.tape + net.rows_before(l) * N, N, i);
+        for (int k = 0; k < width; k++)
+            for (int v = 0; v < V; v++) {
+                Activated y = activate<ACTIVATION>(z[k].v[v]);
+                a[k].v[v] = y.value;
+                if (WITH_GRADIENT) slopes[l * net.widest() + k].v[v] = y.slope;
+            }
+    }
+    multiply(net.weight(last), net.biases[last], a, z);
+    apply_output(net.output_activation, net.widths[last + 1], z);
+    store_rows(z, net.widths[last + 1], io.outputs, N, i);
+    if (!WITH_GRADIENT) return;
+
+    Row *tau = a, *sigma = z;
+    for (int k = 0; k < net.widths[last]; k++)
+        for (int v = 0; v < V; v++) tau[k].v[v] = splat(net.weights[last][k]);
+    for (int l = last - 1; l >= 0; l--) {
+        const int width = net.widths[l + 1];
+        if (io.tape && l < last - 1) store_rows(tau, width, io.tape + (net.rows_before(last) + net.rows_before(l)) * N, N, i);
+        for (int k = 0; k < width; k++)
+            for (int v = 0; v < V; v++) sigma[k].v[v] = slopes[l * net.widest() + k].v[v] * tau[k].v[v];
+        multiply(net.weight(l).transposed(), nullptr, sigma, tau);
+    }
+    Row *gradient = arena.rows(3);
+    pull_back(position, tau, N, i, gradient);
+    store_rows(gradient, 3, io.gradient, N, i);
+    if (io.feature_tau) store_rows(tau + position.n_xyz, position.n_features, io.feature_tau, N, i);
+}
+
+// Sums of one thread for the gradients by weights and biases; rows padded to whole vectors.
+struct WeightSums {
+    float *weights[MOST_LAYERS], *biases[MOST_LAYERS];
+
+    static int stride(const Network &net, int l) { return (net.widths[l] + W - 1) / W * W; }
+    static size_t count(const Network &net) {
+        size_t n = 0;
+        for (int l = 0; l < net.n_layers; l++) n += net.widths[l + 1] * (stride(net, l) + 1);
+        return n;
+    }
+    WeightSums(const Network &net, float *memory) {
+        for (int l = 0; l < net.n_layers; l++) {
+            weights[l] = memory;
+            memory += net.widths[l + 1] * stride(net, l);
+            biases[l] = memory;
+            memory += net.widths[l + 1];
+        }
+    }
+};
+
+struct Backward {
+    const float *inputs, *outputs, *tape;
+    const float *d_outputs, *d_gradient;  // upstream; d_gradient only of a field
+    float *d_inputs;                      // may be null; rows from first_input on
+    int32_t first_input;
+};
+
+static size_t backward_scratch(const Network &net) {
+    return sizeof(Row) * ((4 + 4 * net.n_layers) * net.widest() + 3) + sizeof(float) * TILE * (net.widest() + W);
+}
+
+template <int ACTIVATION, bool WITH_GRADIENT>
+static void backward_tile(const Network &net, const Position &position, const Backward &io, i64 N, i64 i, Arena arena,
+                          const WeightSums &sums) {
+    const int last = net.n_hidden(), widest = net.widest();
+    Row *a[MOST_LAYERS], *t[MOST_LAYERS], *slope[MOST_LAYERS], *bend[MOST_LAYERS];
+    for (int l = 0; l <= last; l++) {
+        a[l] = arena.rows(widest), t[l] = arena.rows(widest);
+        slope[l] = arena.rows(widest), bend[l] = arena.rows(widest);
+    }
+    Row *d = arena.rows(widest), *other = arena.rows(widest), *tau = arena.rows(widest);
+    float *transposed = (float *)arena.rows(0);
+
+    load_rows(a[0], net.widths[0], io.inputs, N, i);
+    if (WITH_GRADIENT) {
+        load_rows(d, 3, io.d_gradient, N, i);
+        push_forward(position, d, N, i, t[0]);
+    }
+    for (int l = 0; l < last; l++) {
+        const int width = net.widths[l + 1];
+        load_rows(d, width, io.tape + net.rows_before(l) * N, N, i);
+        if (WITH_GRADIENT) multiply(net.weight(l), nullptr, t[l], other);
+        for (int k = 0; k < width; k++)
+            for (int v = 0; v < V; v++) {
+                Activated y = activate<ACTIVATION>(d[k].v[v]);
+                a[l + 1][k].v[v] = y.value;
+                slope[l][k].v[v] = y.slope;
+                if (!WITH_GRADIENT) continue;
+                t[l + 1][k].v[v] = y.slope * other[k].v[v];
+                if (ACTIVATION != RELU) bend[l][k].v[v] = y.curvature * other[k].v[v];
+            }
+    }
+
+    load_rows(d, net.widths[last + 1], io.d_outputs, N, i);
+    if (net.output_activation != NONE) {
+        load_rows(other, net.widths[last + 1], io.outputs, N, i);
+        apply_output_slope(net.output_activation, net.widths[last + 1], other, d);
+    }
+    for (int l = last;; l--) {
+        const int stride = WeightSums::stride(net, l), width = net.widths[l + 1];
+        transpose(a[l], net.widths[l], stride, transposed);
+        add_outer(d, width, transposed, stride, sums.weights[l]);
+        add_sums(d, width, sums.biases[l]);
+        if (WITH_GRADIENT && l == last) add_sums(t[l], net.widths[l], sums.weights[l]);  // sigma is row 0 alone
+        if (WITH_GRADIENT && l < last) {
+            for (int k = 0; k < width; k++)
+                for (int v = 0; v < V; v++) other[k].v[v] = slope[l][k].v[v] * tau[k].v[v];
+            transpose(t[l], net.widths[l], stride, transposed);
+            add_outer(other, width, transposed, stride, sums.weights[l]);
+        }
+        if (l == 0) break;
+        multiply(net.weight(l).transposed(), nullptr, d, other);
+        if (WITH_GRADIENT && l < last)
+            load_rows(tau, net.widths[l], io.tape + (net.rows_before(last) + net.rows_before(l - 1)) * N, N, i);
+        for (int k = 0; k < net.widths[l]; k++)
+            for (int v = 0; v < V; v++) {
+                if (WITH_GRADIENT && l == last) tau[k].v[v] = splat(net.weights[last][k]);
+                d[k].v[v] = slope[l - 1][k].v[v] * other[k].v[v];
+                if (WITH_GRADIENT && ACTIVATION != RELU) d[k].v[v] += bend[l - 1][k].v[v] * tau[k].v[v];
+            }
+    }
+    if (!io.d_inputs) return;
+    multiply(net.weight(0).transposed().below(io.first_input), nullptr, d, other);
+    store_rows(other, net.widths[0] - io.first_input, io.d_inputs, N, i);
+}

@@ -1,0 +1,49 @@
+// Work shared among threads.
+//
+// torch's own OpenMP runtime does the threading where it has GOMP_parallel: a second pool would fight with torch's
+// spinning one for the cores. Otherwise POSIX threads are started for each call.
+#pragma once
+#include <pthread.h>
+
+#include <atomic>
+
+#include "lanes.h"
+
+typedef void (*OpenMP)(void (*work)(void *), void *context, unsigned n_threads, unsigned flags);
+static OpenMP openmp = nullptr;
+
+extern "C" __attribute__((visibility("default"))) void use_openmp(OpenMP run) { openmp = run; }
+
+// Calls body(part) for every part in [0, n_parts). Which thread takes a part is left to chance, so whatever is summed
+// must be kept per part and added up in order.
+template <class Body> static void parallel(i64 n_threads, i64 n_parts, const Body &body) {
+    struct Shared {
+        const Body &body;
+        const i64 n_parts;
+        std::atomic<i64> next;
+    } shared{body, n_parts, {0}};
+    auto work = [](void *context) {
+        Shared &shared = *(Shared *)context;
+        for (i64 part; (part = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.n_parts;) shared.body(part);
+    };
+    if (n_threads > n_parts) n_threads = n_parts;
+    if (n_threads <= 1) return work(&shared);
+    if (openmp) return openmp(work, &shared, (unsigned)n_threads, 0);
+
+    constexpr int MOST = 256;
+    pthread_t threads[MOST];
+    int n_started = 0;
+    struct Start {
+        void (*work)(void *);
+        void *context;
+    } start{work, &shared};
+    auto run = [](void *argument) -> void * {
+        Start &start = *(Start *)argument;
+        start.work(start.context);
+        return nullptr;
+    };
+    while (n_started < n_threads - 1 && n_started < MOST && !pthread_create(&threads[n_started], nullptr, run, &start))
+        n_started++;
+    work(&shared);
+    for (int i = 0; i < n_started; i++) pthread_join(threads[i], nullptr);
+}

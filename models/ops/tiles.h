@@ -1,0 +1,117 @@
+// Small matrix products on tiles of TILE points: the arithmetic of multilayer perceptrons.
+//
+// A tile holds rows of TILE floats, one row per feature, so that a weight is one broadcast number and a row a few
+// vectors. Products keep BLOCK rows of sums in registers.
+#pragma once
+#include "kernels.h"
+
+constexpr int V = 4;         // vectors in a row
+constexpr int TILE = V * W;  // points in a tile
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int BLOCK = 4;  // 16 sums: there are 32 vector registers
+#else
+constexpr int BLOCK = 3;  // 12 sums: there are 16
+#endif
+
+struct Row {
+    vf v[V];
+};
+
+// Rows i .. i + TILE of a feature-major array [n, N]; points beyond N are zero.
+static void load_rows(Row *rows, int n, const float *p, i64 N, i64 i) {
+    if (i + TILE <= N) {
+        for (int k = 0; k < n; k++) std::memcpy(&rows[k], p + k * N + i, sizeof(Row));
+        return;
+    }
+    for (int k = 0; k < n; k++) {
+        rows[k] = Row{};
+        std::memcpy(&rows[k], p + k * N + i, (N - i) * sizeof(float));
+    }
+}
+
+static void store_rows(const Row *rows, int n, float *p, i64 N, i64 i) {
+    const size_t size = i + TILE <= N ? sizeof(Row) : (N - i) * sizeof(float);
+    for (int k = 0; k < n; k++) std::memcpy(p + k * N + i, &rows[k], size);
+}
+
+// A matrix seen with any strides, so that its transpose is the same memory.
+struct Matrix {
+    const float *data;
+    int n_rows, n_columns, row_stride, column_stride;
+
+    Matrix transposed() const { return {data, n_columns, n_rows, column_stride, row_stride}; }
+    Matrix below(int row) const { return {data + row * row_stride, n_rows - row, n_columns, row_stride, column_stride}; }
+};
+
+template <int K> INLINE void multiply_block(const Matrix &m, int row, const float *bias, const Row *in, Row *out) {
+    vf total[K][V];
+    for (int k = 0; k < K; k++)
+        for (int v = 0; v < V; v++) total[k][v] = bias ? splat(bias[row + k]) : vf{};
+    const float *entry = m.data + row * m.row_stride;
+    for (int i = 0; i < m.n_columns; i++, entry += m.column_stride)
+        for (int k = 0; k < K; k++) {
+            const float weight = entry[k * m.row_stride];
+            for (int v = 0; v < V; v++) total[k][v] += weight * in[i].v[v];
+        }
+    for (int k = 0; k < K; k++)
+        for (int v = 0; v < V; v++) out[row + k].v[v] = total[k][v];
+}
+
+// out = m in + bias (which may be null).
+static void multiply(const Matrix &m, const float *bias, const Row *in, Row *out) {
+    int row = 0;
+    for (; row + BLOCK <= m.n_rows; row += BLOCK) multiply_block<BLOCK>(m, row, bias, in, out);
+    if (m.n_rows - row == 3) multiply_block<3>(m, row, bias, in, out);
+    if (m.n_rows - row == 2) multiply_block<2>(m, row, bias, in, out);
+    if (m.n_rows - row == 1) multiply_block<1>(m, row, bias, in, out);
+}
+
+// Points as rows: transposed[p * stride + k] = rows[k][p].
+static void transpose(const Row *rows, int n, int stride, float *transposed) {
+    for (int k = 0; k < n; k++) {
+        float row[TILE];
+        std::memcpy(row, &rows[k], sizeof row);
+        for (int p = 0; p < TILE; p++) transposed[p * stride + k] = row[p];
+    }
+}
+
+template <int K, int B>
+INLINE void outer_block(const Row *left, const float *right, int stride, float *sums) {
+    vf total[K][B];
+    for (int k = 0; k < K; k++)
+        for (int b = 0; b < B; b++) total[k][b] = vf{};
+    const float *factor = (const float *)left;
+    for (int p = 0; p < TILE; p++)
+        for (int k = 0; k < K; k++)
+            for (int b = 0; b < B; b++) total[k][b] += factor[k * TILE + p] * load(right + p * stride + b * W);
+    for (int k = 0; k < K; k++)
+        for (int b = 0; b < B; b++) {
+            float *sum = sums + k * stride + b * W;
+            store(sum, load(sum) + total[k][b]);
+        }
+}
+
+template <int B> static void outer_columns(const Row *left, int n, const float *right, int stride, float *sums) {
+    int row = 0;
+    for (; row + BLOCK <= n; row += BLOCK) outer_block<BLOCK, B>(left + row, right, stride, sums + row * stride);
+    for (; row < n; row++) outer_block<1, B>(left + row, right, stride, sums + row * stride);
+}
+
+// sums[n, stride] += left right^T over the points of the tile; `right` is transposed and `stride` a multiple of W.
+static void add_outer(const Row *left, int n, const float *right, int stride, float *sums) {
+    int column = 0;
+    for (; column + 4 * W <= stride; column += 4 * W) outer_columns<4>(left, n, right + column, stride, sums + column);
+    const int n_left = (stride - column) / W;
+    if (n_left == 3) outer_columns<3>(left, n, right + column, stride, sums + column);
+    if (n_left == 2) outer_columns<2>(left, n, right + column, stride, sums + column);
+    if (n_left == 1) outer_columns<1>(left, n, right + column, stride, sums + column);
+}
+
+// sums[n] += the sums of rows over the tile.
+static void add_sums(const Row *rows, int n, float *sums) {
+    for (int k = 0; k < n; k++) {
+        vf total = rows[k].v[0];
+        for (int v = 1; v < V; v++) total += rows[k].v[v];
+        sums[k] += sum(total);
+    }
+}

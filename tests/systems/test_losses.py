@@ -1,0 +1,150 @@
+"""Laws of losses, budgets and seeds."""
+
+import pytest
+import torch
+
+from systems.budget import RayBudget
+from systems.losses import LossSet
+from utils.randomness import mix, reseed
+from utils.registry import ConfigError
+from utils.schedule import Schedule
+from utils.types import Probes, Rendered, Samples, Target
+
+NEUS = frozenset({"samples", "weights", "sdf", "gradient", "sharpness", "mask", "probes", "laplacian"})
+
+
+def rendered(**fields) -> Rendered:
+    """Two rays, the second of which hits nothing."""
+    samples = Samples(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 3.0]), torch.tensor([0, 0]), torch.tensor([0, 2, 2]))
+    default = {
+        "color": torch.tensor([[0.5, 0.5, 0.5], [1.0, 1.0, 1.0]]),
+        "opacity": torch.tensor([0.8, 0.0]),
+        "depth": torch.tensor([2.0, 0.0]),
+        "samples": samples,
+        "weights": torch.tensor([0.5, 0.3]),
+        "sdf": torch.tensor([0.1, -0.1]),
+        "gradient": torch.tensor([[2.0, 0, 0], [0, 1.0, 0]]),
+        "laplacian": torch.tensor([3.0, -1.0]),
+    }
+    return Rendered(**{**default, **fields})
+
+
+def target() -> Target:
+    return Target(torch.tensor([[0.5, 0.7, 0.5], [0.0, 0.0, 0.0]]), mask=torch.tensor([1.0, 0.0]))
+
+
+def loss(name: str, now: Rendered | None = None, **options: float) -> float:
+    config = {f"lambda_{name}": Schedule.constant(1.0)} | {k: Schedule.constant(v) for k, v in options.items()}
+    return LossSet(config, NEUS)(now or rendered(), target(), 0, 0).total.item()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rgb_mse", 0.04 / 3),  # the ray that hits nothing does not count
+        ("rgb_l1", 0.2 / 3),
+        ("rgb", 0.04 / 3 / 2),
+        ("eikonal", (1 + 0) / 2),
+        ("curvature", 2.0),
+        ("mask", (-torch.tensor(0.8).log().item() - torch.tensor(0.999).log().item()) / 2),
+        ("sparsity", torch.tensor(-0.1).exp().item()),
+    ],
+)
+def test_losses_by_hand(name, expected):
+    assert loss(name) == pytest.approx(expected, rel=1e-4)
+
+
+def test_options_reach_their_loss():
+    assert loss("sparsity", sparsity_scale=10.0) == pytest.approx(torch.tensor(-1.0).exp().item(), rel=1e-5)
+
+
+def test_distortion_by_hand():
+    # w = (0.5, 0.3), t = (1.5, 2.5), widths 1: (0.25 + 0.09) / 3 + 2 * 0.5 * 0.3 * 1 = 0.41333, over two rays.
+    assert loss("distortion") == pytest.approx((0.34 / 3 + 0.3) / 2, rel=1e-5)
+
+
+def test_probes_join_the_eikonal_term_and_guard_empty_cells():
+    probes = Probes(torch.tensor([0.0, 0.0]), torch.tensor([[3.0, 0, 0], [1.0, 0, 0]]), torch.tensor([True, False]))
+    now = rendered(probes=probes)
+    assert loss("eikonal", now) == pytest.approx((1 + 0 + 4 + 0) / 4)
+    assert loss("empty", now) == pytest.approx(0.02 / 2)
+
+
+def test_losses_without_samples_are_zero_and_finite():
+    empty = torch.zeros(0)
+    samples = Samples(empty, empty, torch.zeros(0, dtype=torch.int64), torch.zeros(3, dtype=torch.int64))
+    now = rendered(
+        opacity=torch.zeros(2), samples=samples, weights=empty, sdf=empty, gradient=torch.zeros(0, 3), laplacian=empty
+    )
+    for name in ("rgb", "rgb_mse", "rgb_l1", "eikonal", "curvature", "sparsity", "distortion"):
+        assert loss(name, now) == 0
+
+
+def test_a_weight_of_zero_costs_nothing():
+    report = LossSet({"lambda_rgb_mse": Schedule.constant(0.0)}, NEUS)(rendered(), target(), 0, 0)
+    assert report.total.item() == 0 and not report.terms
+
+
+def test_weights_follow_their_schedule():
+    losses = LossSet({"lambda_eikonal": Schedule.parse([10, 0.0, 1.0, 20])}, NEUS)
+    values = [losses(rendered(), target(), step, 0).total.item() for step in (0, 15, 30)]
+    assert values == pytest.approx([0.0, 0.25, 0.5])
+
+
+def test_a_misspelt_loss_names_the_nearest_one():
+    with pytest.raises(ConfigError, match="system.loss.lambda_eikonl.*did you mean 'lambda_eikonal'"):
+        LossSet({"lambda_eikonl": Schedule.constant(0.1)}, NEUS)
+
+
+@pytest.mark.parametrize("name", ["curvature", "distortion_bg", "empty", "eikonal"])
+def test_a_loss_without_its_quantity_is_refused_with_a_remedy(name):
+    with pytest.raises(ConfigError, match=f"system.loss.lambda_{name} is not 0.*set"):
+        LossSet({f"lambda_{name}": Schedule.constant(0.1)}, frozenset({"weights"}))
+
+
+def test_a_mask_loss_without_masks_is_a_notice(caplog):
+    losses = LossSet({"lambda_mask": Schedule.constant(0.1)}, NEUS - {"mask"})
+    assert losses(rendered(), target(), 0, 0).terms == {}
+
+
+def test_the_ray_budget_follows_the_samples_per_ray():
+    budget = RayBudget(100, 1000, n_samples=10_000)
+    budget.update(10_000)
+    assert budget.n_rays == 100
+    budget.update(5_000)  # half the samples: 0.9 * 100 + 0.1 * 200
+    assert budget.n_rays == 110
+    for _ in range(200):
+        budget.update(budget.n_rays)  # one sample per ray
+    assert budget.n_rays == 1000
+
+
+def test_the_ray_budget_never_reaches_zero_and_never_divides_by_it():
+    budget = RayBudget(4, 1000, n_samples=10)
+    for _ in range(50):
+        budget.update(10**9)
+    assert budget.n_rays == 1
+    budget.update(0)
+    assert budget.n_rays == 1
+
+
+def test_a_scene_that_no_ray_meets_is_diagnosed():
+    budget = RayBudget(4, 1000, n_samples=10)
+    with pytest.raises(ConfigError, match="model.radius"):
+        for _ in range(1000):
+            budget.update(0)
+
+
+def test_the_ray_budget_survives_a_checkpoint():
+    budget, resumed = RayBudget(100, 1000, 10_000), RayBudget(100, 1000, 10_000)
+    budget.update(1000)
+    resumed.load_state_dict(budget.state_dict())
+    assert resumed.n_rays == budget.n_rays != 100
+
+
+def test_seeds_differ_between_ranks_and_steps_and_repeat_otherwise():
+    assert len({mix(seed, rank, step) for seed in range(5) for rank in range(5) for step in range(50)}) == 1250
+    draws = []
+    for _ in range(2):
+        reseed(42, 1, 7)
+        draws.append(torch.rand(4))
+    assert torch.equal(*draws)
