@@ -47,7 +47,8 @@ def make_parser() -> Parser:
     parser.add_argument("--gpu", metavar="IDS", help="CUDA devices such as 0 or 0,1; none for the CPU; mps")
     parser.add_argument("--exp_dir", default="./exp", metavar="DIR", help="root of all runs (default ./exp)")
     parser.add_argument("--runs_dir", default="./runs", metavar="DIR", help="root of TensorBoard logs (default ./runs)")
-    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help="plug-in: dotted name or path of a Python file that registers parts")  # fmt: skip
+    plugin = "plug-in that registers parts: dotted name, or path of a Python file; may be repeated"
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=plugin)
     parser.add_argument("--verbose", action="store_true", help="more messages, tracebacks of errors")
     return parser
 
@@ -130,7 +131,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     set_verbosity(arguments.verbose, is_first)
     import_plugins(arguments.imports)
     config = load(arguments.config, overrides)
-    add_run_keys(config, {name: _plain(value) for name, value in vars(arguments).items()})
+    add_run_keys(config, {name: _plain(value) for name, value in vars(arguments).items()}, overrides)
     experiment = parse(Experiment, config)
     runs_dir = Path(arguments.runs_dir) if arguments.train else None
     trainer = make_trainer(experiment, arguments.gpu, runs_dir)

@@ -167,7 +167,9 @@ def _check_root(root: Path) -> None:
         return
     parent = next(folder for folder in root.absolute().parents if folder.is_dir())
     if parent != root.absolute().parent:
-        raise ConfigError(f"dataset.root_dir: neither {root} nor its parent folder exists, only {parent}; unpack it there")
+        raise ConfigError(
+            f"dataset.root_dir: neither {root} nor its parent folder exists, only {parent}; unpack it there"
+        )
     scenes = sorted(folder.name for folder in parent.iterdir() if any(folder.glob("transforms_*.json")))
     hint, listed = nearest(root.name, scenes), _listed(scenes)
     raise ConfigError(f"dataset.root_dir: folder {root} does not exist{hint}; scenes beside it: {listed}")

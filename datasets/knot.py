@@ -14,21 +14,32 @@ the axis. A point near it has the coordinates
 Points are kept coordinates first, [3, N], because the tracer spends its time in here. Lengths are world units.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 from torch import Tensor
 
-MAJOR, MINOR, TUBE = 0.73, 0.27, 0.19
+from utils.types import Surface
+
+MAJOR, MINOR, TUBE = 0.725, 0.27, 0.195
 TWIST = 1.5
 RELIEF = 0.008
 BUMPS_AROUND, BUMPS_ALONG = 18, 80
 RADIUS = MAJOR + MINOR + TUBE + RELIEF
 """Of the bounding sphere, reached by the bumps that face outward."""
+BOX = (RADIUS, RADIUS, MINOR + TUBE + RELIEF)
+"""Half the extents of the bounding box."""
 SAFE_STEP = 0.39
 """A sphere of this times `signed_distance` around an outside point never reaches the surface."""
+
+N_CANDIDATES = 400_000
+PLASTIC = 1.22074408460575947536
+"""Root of x^4 = x + 1, whose powers are hard to approximate by fractions."""
+N_SLIDES = 6
 
 RISE = TWIST * MINOR
 
@@ -127,3 +138,62 @@ def surface_point(turn: Float[Tensor, "N"], around: Float[Tensor, "N"]) -> Float
     v = radius * torch.sin(around) * torch.sqrt(reach * reach + RISE**2) / reach
     rho = MAJOR + cos * u - sin * v
     return torch.stack((rho * torch.cos(angle), rho * torch.sin(angle), sin * u + cos * v))
+
+
+@functools.cache
+def knot_surface() -> Surface:
+    """The exact surface, with points spread evenly over it.
+
+    Its `distance` finds the nearest of these points, then slides along the surface. The result is the distance to
+    a point of the surface, so never too small; too large by less than 1e-4.
+    """
+    place = _even_places()
+    points = surface_point(*place)  # [3, P]
+    tree = cKDTree(points.T.numpy())
+
+    def distance(query: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        wanted = query.detach().cpu().double()
+        nearest = torch.from_numpy(tree.query(wanted.numpy(), workers=-1)[1])
+        return _slide_closer(wanted.T, place[:, nearest]).to(query)
+
+    return Surface(points.T.float(), distance, 2 * RADIUS)
+
+
+def _even_places() -> Float[Tensor, "2 P"]:
+    """Coordinates (turn, around) of points with equal density everywhere on the surface.
+
+    An additive recurrence fills the unit cube evenly (R3, Roberts 2018); its last axis decides whether a place is
+    kept, with chances in proportion to the area around it.
+    """
+    index = torch.arange(1, N_CANDIDATES + 1, dtype=torch.float64)
+    turn, around, chance = (torch.frac(index / PLASTIC**k) for k in (1, 2, 3))
+    place = torch.stack((6 * math.pi * turn, 2 * math.pi * around))
+    by_turn, by_around = _tangents(place)
+    area = torch.linalg.cross(by_turn, by_around, dim=0).norm(dim=0)
+    return place[:, chance * area.max() < area]
+
+
+def _slide_closer(points: Float[Tensor, "3 N"], place: Float[Tensor, "2 N"]) -> Float[Tensor, "N"]:
+    """Distances from points to the surface near given places on it (Levenberg-Marquardt, keeps the best place)."""
+    offset = surface_point(*place) - points
+    damping = torch.full_like(offset[0], 0.01)
+    for _ in range(N_SLIDES):
+        by_turn, by_around = _tangents(place)
+        a, b, c = (by_turn**2).sum(0), (by_turn * by_around).sum(0), (by_around**2).sum(0)
+        p, q = (by_turn * offset).sum(0), (by_around * offset).sum(0)
+        a, c = a * (1 + damping), c * (1 + damping)
+        step = torch.stack((b * q - c * p, b * p - a * q)) / (a * c - b * b)
+        moved = surface_point(*(place + step)) - points
+        is_closer = (moved**2).sum(0) < (offset**2).sum(0)
+        place = torch.where(is_closer, place + step, place)
+        offset = torch.where(is_closer, moved, offset)
+        damping = damping * torch.where(is_closer, 0.2, 5.0)
+    return offset.norm(dim=0)
+
+
+def _tangents(place: Float[Tensor, "2 N"]) -> tuple[Float[Tensor, "3 N"], Float[Tensor, "3 N"]]:
+    """Derivatives of `surface_point` by turn and around, as central differences (float64)."""
+    h = 1e-6
+    turn, around = place
+    by_turn = (surface_point(turn + h, around) - surface_point(turn - h, around)) / (2 * h)
+    return by_turn, (surface_point(turn, around + h) - surface_point(turn, around - h)) / (2 * h)

@@ -1,13 +1,13 @@
 """The bridge to Lightning: which views each stage looks at.
 
-Loaders hand out numbers only. The system draws rays on its own device from `SceneData.views`, so there are
-neither worker processes nor tensors to copy.
+Loaders hand out numbers only. The system draws rays from `SceneData.views`, which lie as bytes on its device, so
+there are neither worker processes nor images to copy.
 """
 
 import itertools
 import warnings
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +19,7 @@ from datasets.views import Views
 SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("train",)}
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What every registered data set offers."""
 
@@ -40,9 +41,12 @@ class SceneData(pl.LightningDataModule):
         self._views: dict[str, Views] = {}
 
     def views(self, split: str) -> Views:
-        """The views of "train", "val" or "test", on the CPU."""
+        """The views of "train", "val" or "test", on the device that the trainer computes on."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if split not in self._views:
             self._views[split] = self._reader.views(split)
+        if self._views[split].offsets.device != device:
+            self._views[split] = self._views[split].to(device)
         return self._views[split]
 
     def setup(self, stage: str) -> None:

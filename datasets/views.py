@@ -56,9 +56,7 @@ class Views(Record):
         width, height = self.cameras.size[view].tolist()
         return width, height
 
-    def draw(
-        self, view: Int[Tensor, "R"], pixel: Int[Tensor, "R 2"], backdrop: Float[Tensor, "R 3"]
-    ) -> RayBatch:
+    def draw(self, view: Int[Tensor, "R"], pixel: Int[Tensor, "R 2"], backdrop: Float[Tensor, "R 3"]) -> RayBatch:
         """Rays and targets of single pixels.
 
         Args:

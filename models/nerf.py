@@ -4,7 +4,7 @@ Bounded scenes live in a box. With `learned_background` all of space is contract
 grow with distance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,8 @@ class NeRF(Model):
         """The density field."""
         texture: object = slot(textures, default=VolumeRadiance.Config)
         """The colour."""
+        occupancy: MovingAverage.Config = field(default_factory=MovingAverage.Config)
+        """How empty space is known."""
 
     quantities = frozenset({"samples", "weights"})
     is_distance = False
@@ -54,8 +56,7 @@ class NeRF(Model):
         if not config.grid_prune:
             self.occupancy = Everywhere(self.radius, contraction)
         else:
-            grid = MovingAverage.Config(256 if is_unbounded else 128)
-            self.occupancy = MovingAverage(grid, self.radius, contraction, config.grid_prune_occ_thre)
+            self.occupancy = MovingAverage(config.occupancy, self.radius, contraction, config.grid_prune_occ_thre)
         if is_unbounded:
             self.march = March(STEP, cone_angle(FAR, config.num_samples_per_ray), backend=config.backend)
         else:

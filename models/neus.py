@@ -108,6 +108,8 @@ class NeuS(Model):
         """Density field of the background."""
         texture_bg: object = slot(textures, default=None)
         """Colour of the background."""
+        occupancy_bg: MovingAverage.Config = field(default_factory=MovingAverage.Config)
+        """How empty space is known in the background."""
 
         def __post_init__(self) -> None:
             missing = self.geometry_bg is None or self.texture_bg is None or self.num_samples_per_ray_bg < 1
@@ -248,8 +250,9 @@ class NeuS(Model):
         self.texture_bg: VolumeRadiance = textures.make(config.texture_bg)
         self.occupancy_bg: Occupancy = Everywhere(self.geometry_bg.radius, "sphere")
         if config.grid_prune:
-            grid = MovingAverage.Config(256)
-            self.occupancy_bg = MovingAverage(grid, self.geometry_bg.radius, "sphere", config.grid_prune_occ_thre_bg)
+            self.occupancy_bg = MovingAverage(
+                config.occupancy_bg, self.geometry_bg.radius, "sphere", config.grid_prune_occ_thre_bg
+            )
         cone = cone_angle(FAR_BACKGROUND, config.num_samples_per_ray_bg)
         self.march_bg = March(STEP_BACKGROUND, cone, backend=config.backend)
 

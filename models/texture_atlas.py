@@ -4,7 +4,7 @@ Texture coordinates have their origin at the lower left, images their row 0 at t
 column `c` of a square of `size` texels has its centre at u = (c + 1/2) / size, v = 1 - (r + 1/2) / size.
 
 Charts are grown by xatlas, whose time rises much faster than the number of faces of a piece; unwrapping block by
-block cuts seams along the blocks' borders and takes a fifth of the time.
+block cuts seams along the blocks' borders and takes a tenth of the time.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,10 +37,10 @@ def decimate(mesh: Mesh, n_faces: int) -> Mesh:
     """
     if len(mesh.faces) <= n_faces:
         return mesh
-    vertices, faces = fast_simplification.simplify(
+    simple = fast_simplification.simplify(
         mesh.vertices.numpy(), mesh.faces.numpy().astype(np.int32), target_count=n_faces
     )
-    vertices, faces = torch.from_numpy(vertices).float(), torch.from_numpy(faces.astype(np.int64))
+    vertices, faces = torch.from_numpy(simple[0]).float(), torch.from_numpy(simple[1].astype(np.int64))
     return Mesh(vertices, faces, vertex_normals(vertices, faces))
 
 

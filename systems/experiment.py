@@ -15,15 +15,20 @@ from utils.registry import ConfigError
 from utils.signature import check_arguments
 
 
+def _added() -> Any:
+    """A key that `utils.run_directory.add_run_keys` gives where the file does not."""
+    return field(metadata={"is_added": True})
+
+
 @dataclass(kw_only=True)
 class Experiment:
-    """Everything that a run depends on. The keys after `trainer` are added by the program."""
+    """Everything that a run depends on. The keys after `trainer` are the program's."""
 
     name: str
     """Folder of the experiment's runs."""
     tag: str = ""
     """Beginning of the run's name, before its date."""
-    seed: int
+    seed: int = _added()
     """Root of all randomness; without it the clock chooses, and parsed.yaml tells."""
     dataset: object = slot(datasets)
     """Photographs and cameras."""
@@ -40,17 +45,17 @@ class Experiment:
 
     cmd_args: dict[str, Any] = field(default_factory=dict)
     """The command line."""
-    trial_name: str
+    trial_name: str = _added()
     """Folder of the run, `<tag>@<date>-<time>`."""
-    exp_dir: str
+    exp_dir: str = _added()
     """Folder that holds it."""
-    save_dir: str
+    save_dir: str = _added()
     """Folder of images, videos and meshes."""
-    ckpt_dir: str
+    ckpt_dir: str = _added()
     """Folder of checkpoints."""
-    code_dir: str
+    code_dir: str = _added()
     """Folder of the sources' copy."""
-    config_dir: str
+    config_dir: str = _added()
     """Folder of parsed.yaml and raw.yaml."""
 
     def __post_init__(self) -> None:

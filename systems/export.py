@@ -16,6 +16,8 @@ import trimesh
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from models.base import Model
 from models.mesh import EmptySurface, extract_surface, keep_components, report
@@ -115,36 +117,33 @@ def write_obj(path: Path, mesh: Mesh, material_file: str | None = None) -> None:
         material_file: name of the .mtl beside it that holds the material `surface`.
     """
     columns = mesh.vertices if mesh.colors is None else torch.cat([mesh.vertices, mesh.colors], dim=-1)
-    row = mesh.faces + 1
-    # Normals are worth their space on the light mesh only; the full one is as smooth as its grid.
-    is_full = mesh.uv is None
-    reference = "f %d %d %d" if is_full else "f %d/%d/%d %d/%d/%d %d/%d/%d"
+    reference, row = "f %d %d %d", mesh.faces + 1
     with path.open("w", newline="\n") as file:
         if material_file is not None:
             file.write(f"mtllib {material_file}\nusemtl surface\n")
         _write_lines(file, "v" + " %.7g" * columns.shape[1], columns)
+        # Normals are worth their space on the light mesh only; the full one is as smooth as its grid.
         if mesh.uv is not None and mesh.normals is not None:
+            reference, row = "f %d/%d/%d %d/%d/%d %d/%d/%d", row.repeat_interleave(3, dim=1)
             _write_lines(file, "vt %.7g %.7g", mesh.uv)
             _write_lines(file, "vn %.5f %.5f %.5f", mesh.normals)
-        _write_lines(file, reference, row if is_full else row.repeat_interleave(3, dim=1))
+        _write_lines(file, reference, row)
 
 
 def write_glb(path: Path, mesh: Mesh) -> None:
     """Writes the textured mesh as binary glTF 2.0, unpolished and not metallic, stood up to y."""
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=Image.fromarray(_pixels(mesh)), metallicFactor=0.0, roughnessFactor=1.0
-    )
+    material = PBRMaterial(baseColorTexture=Image.fromarray(_pixels(mesh)), metallicFactor=0.0, roughnessFactor=1.0)
     assert mesh.uv is not None and mesh.normals is not None
     body = trimesh.Trimesh(
         mesh.vertices.numpy(),
         mesh.faces.numpy(),
         vertex_normals=mesh.normals.numpy(),
-        visual=trimesh.visual.TextureVisuals(uv=mesh.uv.numpy(), material=material),
+        visual=TextureVisuals(uv=mesh.uv.numpy(), material=material),
         process=False,
     )
     scene = trimesh.Scene()
     scene.add_geometry(body, transform=Z_TO_Y_UP)
-    path.write_bytes(scene.export(file_type="glb"))
+    scene.export(path)
 
 
 class _SurfaceColor:

@@ -6,19 +6,18 @@ area, hidden parts included. Distances are to the triangles, not to points drawn
 """
 
 import numpy as np
-import scipy.spatial
 import torch
 import trimesh
 from jaxtyping import Float
-from numpy import ndarray
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from utils.types import Mesh, Surface
 
 PAIRS = 2**20
 """Most pairs of a point and a triangle that are measured at once."""
-CANDIDATES = 256
-"""Most triangles of similar size that one point is measured against."""
+CANDIDATES = 16
+"""Triangles of similar size that one point is measured against."""
 
 
 def geometry_error(mesh: Mesh, surface: Surface, n_points: int = 100_000, seed: int = 0) -> dict[str, float]:
@@ -66,9 +65,8 @@ def sample_surface(mesh: Mesh, n: int, seed: int) -> Float[Tensor, "n 3"]:
 def distance_to_mesh(points: Float[Tensor, "P 3"], mesh: Mesh) -> Float[Tensor, "P"]:
     """[P] distances, float64, from points to the nearest triangle of a mesh.
 
-    A triangle is nearer than its centroid by no more than its own radius. So candidates are taken in order of their
-    centroids until that bound excludes the rest; triangles of one tree are of similar size to keep it tight. Exact,
-    but for a point with more than `CANDIDATES` in reach, which is far away: too large by less than that radius there.
+    Measured are the triangles whose centroids are nearest. A large triangle can be near though its centroid is far,
+    so triangles are sorted by size, and of each size as many are measured.
     """
     place = points.double().numpy()
     triangles = mesh.vertices[mesh.faces].double().numpy()
@@ -80,36 +78,15 @@ def distance_to_mesh(points: Float[Tensor, "P 3"], mesh: Mesh) -> Float[Tensor, 
     best = np.full(len(place), np.inf)
     for size in np.unique(octave):
         chosen = octave == size
-        _improve(best, place, triangles[chosen], centroid[chosen], float(radius[chosen].max()))
+        members, tree = triangles[chosen], KDTree(centroid[chosen])
+        k = min(CANDIDATES, tree.n)
+        for part in np.array_split(np.arange(len(place)), -(-len(place) * k // PAIRS)):
+            _, row = tree.query(place[part], k=k, workers=-1)
+            asked = place[part].repeat(k, axis=0)
+            closest = trimesh.triangles.closest_point(members[row.ravel()], asked)
+            distance = np.linalg.norm(closest - asked, axis=-1).reshape(-1, k)
+            best[part] = np.minimum(best[part], distance.min(axis=1))
     return torch.from_numpy(best)
-
-
-def _improve(
-    best: Float[ndarray, "P"],
-    points: Float[ndarray, "P 3"],
-    triangles: Float[ndarray, "F 3 3"],
-    centroid: Float[ndarray, "F 3"],
-    radius: float,
-) -> None:
-    """Lowers `best` to the distance from the nearest triangle, where that is smaller.
-
-    Args:
-        radius: no corner is farther than this from its triangle's centroid.
-    """
-    tree = scipy.spatial.cKDTree(centroid)
-    most = min(CANDIDATES, len(centroid))
-    pending, k = np.arange(len(points)), 0
-    while len(pending) and k < most:
-        k = min(most, max(4, 4 * k))
-        unsettled = []
-        for part in np.array_split(pending, -(-len(pending) * k // PAIRS)):
-            away, row = tree.query(points[part], k=np.arange(1, k + 1), workers=-1)  # [p, k], nearest centroid first
-            asked = points[part].repeat(k, axis=0)
-            closest = trimesh.triangles.closest_point(triangles[row.ravel()], asked)
-            near = np.linalg.norm(closest - asked, axis=-1).reshape(-1, k)
-            best[part] = np.minimum(best[part], near.min(axis=1))
-            unsettled.append(part[away[:, -1] - radius < best[part]])
-        pending = np.concatenate(unsettled)
 
 
 def _f_score(accuracy: Float[Tensor, "N"], completeness: Float[Tensor, "P"], threshold: float) -> float:

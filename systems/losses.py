@@ -23,7 +23,9 @@ from utils.types import Rendered, Target
 Loss = Callable[..., Float[Tensor, ""]]
 
 
-def _loss(name: str, *needs: str) -> Callable[[Loss], Loss]:
+def loss(name: str, *needs: str) -> Callable[[Loss], Loss]:
+    """Registers a loss as `lambda_<name>`; `needs` are quantities of `Rendered` without which it has no meaning."""
+
     def file(function: Loss) -> Loss:
         function.needs = frozenset(needs)  # type: ignore[attr-defined]
         return losses.register(name)(function)
@@ -42,25 +44,25 @@ def _mean(per_sample: Float[Tensor, "N"]) -> Float[Tensor, ""]:
     return per_sample.sum() / max(per_sample.shape[0], 1)
 
 
-@_loss("rgb")
+@loss("rgb")
 def rgb(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Smooth L1 of colours with beta 1; as colours differ by at most 1, half the mean squared error."""
     return _mean_over_hits(F.smooth_l1_loss(rendered.color, target.color, reduction="none"), rendered)
 
 
-@_loss("rgb_mse")
+@loss("rgb_mse")
 def rgb_mse(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean squared error of colours."""
     return _mean_over_hits((rendered.color - target.color).square(), rendered)
 
 
-@_loss("rgb_l1")
+@loss("rgb_l1")
 def rgb_l1(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean absolute error of colours."""
     return _mean_over_hits((rendered.color - target.color).abs(), rendered)
 
 
-@_loss("eikonal", "gradient")
+@loss("eikonal", "gradient")
 def eikonal(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean of (|grad f| - 1)^2 over samples, and over probes where there are any (Gropp et al. 2020, IGR)."""
     assert rendered.gradient is not None
@@ -70,7 +72,7 @@ def eikonal(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     return _mean((gradient.norm(dim=-1) - 1).square())
 
 
-@_loss("mask", "mask")
+@loss("mask", "mask")
 def mask(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Binary cross-entropy of the foreground's opacity and the mask, over all rays."""
     assert target.mask is not None
@@ -78,28 +80,28 @@ def mask(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     return F.binary_cross_entropy(opacity, target.mask)
 
 
-@_loss("opaque")
+@loss("opaque")
 def opaque(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Entropy of the opacity: every ray should hit or miss."""
     opacity = rendered.opacity.clamp(1e-3, 1 - 1e-3)
     return F.binary_cross_entropy(opacity, opacity)
 
 
-@_loss("sparsity", "sdf")
+@loss("sparsity", "sdf")
 def sparsity(rendered: Rendered, target: Target, sparsity_scale: float = 1.0) -> Float[Tensor, ""]:
     """Mean of exp(-scale |f|): surfaces that nothing asks for go away (Long et al. 2022, SparseNeuS, eq. 11)."""
     assert rendered.sdf is not None
     return _mean(torch.exp(-sparsity_scale * rendered.sdf.abs()))
 
 
-@_loss("curvature", "laplacian")
+@loss("curvature", "laplacian")
 def curvature(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean absolute Laplacian (Li et al. 2023, Neuralangelo, eq. 9)."""
     assert rendered.laplacian is not None
     return _mean(rendered.laplacian.abs())
 
 
-@_loss("empty", "probes")
+@loss("empty", "probes")
 def empty(rendered: Rendered, target: Target, empty_margin: float = 0.02) -> Float[Tensor, ""]:
     """Mean of relu(margin - f) over probes in empty cells: no surface may hide where no ray looks."""
     assert rendered.probes is not None
@@ -107,7 +109,7 @@ def empty(rendered: Rendered, target: Target, empty_margin: float = 0.02) -> Flo
     return _mean(torch.relu(empty_margin - probes.sdf) * probes.is_empty)
 
 
-@_loss("distortion", "weights")
+@loss("distortion", "weights")
 def distortion(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Spread of the weights along rays, mean over rays (Barron et al. 2022, mip-NeRF 360, eq. 15)."""
     assert rendered.samples is not None and rendered.weights is not None
@@ -116,7 +118,7 @@ def distortion(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     return _mean(spread)
 
 
-@_loss("distortion_bg", "background")
+@loss("distortion_bg", "background")
 def distortion_bg(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """The same for the background."""
     assert rendered.background is not None
@@ -153,7 +155,7 @@ class LossSet:
         self._options = {}
         self._weights: dict[str, Schedule] = {}
         known = {f"lambda_{name}": losses.get(name) for name in losses.names()}
-        options = {option for loss in known.values() for option in _options_of(loss)}
+        options = {option for function in known.values() for option in _options_of(function)}
         for key, schedule in config.items():
             if key in options:
                 self._options[key] = schedule
@@ -170,16 +172,17 @@ class LossSet:
         terms = {}
         for name, weight in weights.items():
             if weight != 0:
-                loss = losses.get(name)
-                chosen = {key: self._options[key].at(step, epoch) for key in _options_of(loss) if key in self._options}
-                terms[name] = loss(rendered, target, **chosen)
+                function = losses.get(name)
+                names = [key for key in _options_of(function) if key in self._options]
+                options = {key: self._options[key].at(step, epoch) for key in names}
+                terms[name] = function(rendered, target, **options)
         total = sum(
             (weights[name] * term for name, term in terms.items()), torch.zeros((), device=rendered.color.device)
         )
         return LossReport(total, terms, weights)
 
-    def _add(self, key: str, loss: Loss, schedule: Schedule, quantities: frozenset[str]) -> None:
-        missing = loss.needs - quantities  # type: ignore[attr-defined]
+    def _add(self, key: str, function: Loss, schedule: Schedule, quantities: frozenset[str]) -> None:
+        missing = function.needs - quantities  # type: ignore[attr-defined]
         if missing == {"mask"}:
             notice(f"system.loss.{key} has no effect: the data set has no masks")
         elif missing:
@@ -198,5 +201,5 @@ _REMEDIES = {
 }
 
 
-def _options_of(loss: Loss) -> list[str]:
-    return [name for name in inspect.signature(loss).parameters if name not in ("rendered", "target")]
+def _options_of(function: Loss) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in ("rendered", "target")]

@@ -12,23 +12,28 @@ import torch
 from torch import nn
 
 from datasets import datasets
+from datasets.cameras import Cameras
+from datasets.views import Views
 from models import models
 from systems import systems
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 
 
 @datasets.register("tiny-data")
-class Numbers:
+class Pixels:
     @dataclass
     class Config:
         n: int = 3
-        """Number of views."""
+        """Number of views, one pixel each."""
 
-    def __init__(self, config: "Numbers.Config"):
+    def __init__(self, config: "Pixels.Config"):
         self.config = config
 
-    def views(self, split: str) -> Any:
-        return range(self.config.n)
+    def views(self, split: str) -> Views:
+        n = self.config.n
+        pose, one = torch.eye(3, 4).expand(n, 3, 4), torch.ones(n, 2)
+        cameras = Cameras(pose, one, one / 2, one.long())
+        return Views(cameras, [str(row) for row in range(n)], torch.arange(n + 1), None)
 
 
 @models.register("tiny-model")

@@ -40,8 +40,14 @@ class ProgressLine(ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         self._advance(trainer, module, trainer.global_step)
 
+    def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._open("validate", int(sum(trainer.num_val_batches)), 0)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
+        self._advance(trainer, module, rest[2] + 1)
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Rendering counts for nothing in the steps' rate.
+        # A new bar: the time that rendering took is none of the steps'.
         if trainer.state.fn == TrainerFn.FITTING:
             self._open("train", trainer.max_steps, trainer.global_step)
 
@@ -70,7 +76,9 @@ class ProgressLine(ProgressBar):
         if self._is_enabled and self._console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}")]
             self._progress = Progress(*columns, console=self._console, refresh_per_second=4, transient=True)
-            self._task: TaskID = self._progress.add_task(name, total=max(total, 1), completed=done, numbers="")
+            self._task: TaskID = self._progress.add_task(
+                name, total=max(total, 1), completed=done, numbers=f"{done}/{total}"
+            )
             self._progress.start()
 
     def _advance(self, trainer: pl.Trainer, module: pl.LightningModule, done: int) -> None:

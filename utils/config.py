@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from utils.notice import notice
 from utils.registry import ConfigError, Registry, nearest
+from utils.resolvers import register_resolvers
 from utils.schedule import Schedule
 
 T = TypeVar("T")
@@ -27,23 +28,6 @@ INERT = {
     "dataset.load_data_on_gpu": "images live, as bytes, on the device that trains",
 }
 """Keys of published configurations that have no effect here, with the reason; they are dropped with a notice."""
-
-
-def exponential_decay_rate(factor: float, n_steps: float) -> float:
-    """The factor per step that multiplies by `factor` over `n_steps`; a phase without steps is never entered: 1."""
-    return factor ** (1 / n_steps) if n_steps > 0 else 1.0
-
-
-for _name, _resolver in {
-    "calc_exp_lr_decay_rate": exponential_decay_rate,
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "idiv": lambda a, b: a // b,
-    "basename": lambda path: Path(path).name,
-}.items():
-    OmegaConf.register_resolver(_name, _resolver, replace=True, annotation_validation="off")
 
 
 def slot(registry: Registry, default: Any = MISSING) -> Any:
@@ -66,6 +50,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: no such file, broken YAML, a bad override or interpolation, or a value left at `???`.
     """
+    register_resolvers()
     config = _read(Path(path))
     for override in overrides:
         _override(config, override)
@@ -84,14 +69,12 @@ def parse(schema: type[T], node: Any, where: str = "") -> T:
 
     Args:
         schema: dataclass whose fields are the known keys.
-        node: mapping from YAML, interpolations resolved or resolvable; or an instance, which is returned.
+        node: mapping from YAML, interpolations resolved or resolvable.
         where: full key of `node`, for errors.
 
     Raises:
         ConfigError: an unknown key, a wrong type, a missing value, or a check of the schema's that fails.
     """
-    if isinstance(node, schema):
-        return node
     values = _mapping(node, where)
     options = {option.name: option for option in fields(schema)}  # type: ignore[arg-type]
     hints = get_type_hints(schema)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
@@ -34,8 +35,11 @@ def shrink(pixels: UInt8[np.ndarray, "H W C"], width: int, height: int) -> UInt8
     Colours are averaged in proportion to their alpha, or the invisible colour of transparent pixels would bleed
     into the outline.
     """
-    # Pillow premultiplies RGBA around the resize by itself.
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
+    opacity = (pixels[:, :, 3:] if pixels.shape[2] == 4 else np.ones_like(pixels[:, :, :1])).astype(np.float32)
+    weighted = np.concatenate((pixels[:, :, :3] * opacity, opacity), axis=2)
+    means = cv2.resize(weighted, (width, height), interpolation=cv2.INTER_AREA)
+    color = means[:, :, :3] / np.maximum(means[:, :, 3:], 1e-6)
+    return np.concatenate((color, means[:, :, 3:]), axis=2)[:, :, : pixels.shape[2]].round().astype(np.uint8)
 
 
 def _bytes(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
@@ -44,4 +48,4 @@ def _bytes(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
     if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip instead of scale
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    return np.array(image.convert("RGBA" if has_alpha else "RGB"))

@@ -67,10 +67,9 @@ class Registry:
         """
         self._load()
         if name not in self._parts:
-            place = f"{where}: " if where else ""
-            raise ConfigError(
-                f"{place}unknown {self.kind} '{name}'{nearest(str(name), self.names())}; known: {', '.join(self.names())}"
-            )
+            place, known = f"{where}: " if where else "", self.names()
+            hint = nearest(str(name), known)
+            raise ConfigError(f"{place}unknown {self.kind} '{name}'{hint}; known: {', '.join(known)}")
         return self._parts[name]
 
     def make(self, config: Any, *parts: Any, **options: Any) -> Any:

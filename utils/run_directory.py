@@ -1,11 +1,11 @@
 """The folder of one run, `<exp_dir>/<name>/<tag>@<date>-<time>`, and what is written there besides images and meshes.
 
-    config/parsed.yaml   the whole configuration as the run saw it, ready for --config
-    config/raw.yaml      copy of the file given by --config
-    code/                the sources at the start of the training
-    ckpt/ save/          checkpoints; images, videos and meshes
-    csv_logs/            logged numbers
-    metrics.json         final results
+config/parsed.yaml   the whole configuration as the run saw it, ready for --config
+config/raw.yaml      copy of the file given by --config
+code/                the sources at the start of the training
+ckpt/ save/          checkpoints; images, videos and meshes
+csv_logs/            logged numbers
+metrics.json         final results
 """
 
 import json
@@ -13,7 +13,9 @@ import math
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +24,30 @@ from omegaconf import DictConfig, OmegaConf
 from utils.notice import notice
 from utils.registry import ConfigError
 
+_FOLDERS = ("save", "ckpt", "code", "config")
 _TRIAL, _SEED = "INSTANT_SURFACES_TRIAL", "INSTANT_SURFACES_SEED"
 # A snapshot is for sources: data that lies about untracked must not be copied into every run.
 _LARGEST_FILE, _LARGEST_SNAPSHOT = 1 << 20, 1 << 26
 
 
-def add_run_keys(config: DictConfig, arguments: dict[str, Any]) -> None:
+def add_run_keys(config: DictConfig, arguments: dict[str, Any], overrides: Sequence[str] = ()) -> None:
     """Adds the seed and the folders of a run to its configuration; those already there stay.
+
+    A parsed.yaml has them all, so evaluating or resuming with it goes on in its folder. A new training with it gets
+    a folder of its own.
 
     Args:
         config: needs `name`; `tag` and `seed` are optional.
         arguments: the parsed command line, recorded as `cmd_args`; its `exp_dir` is the root of all runs.
+        overrides: its `key=value` words; a folder given there always stays.
     """
     if not config.get("name"):
         raise ConfigError("name is required: add name=VALUE to the command line")
+    is_new = arguments["train"] and (arguments["resume"] is None or arguments["resume_weights_only"])
+    if is_new and "cmd_args" in config:
+        given = {override.partition("=")[0] for override in overrides}
+        for key in {"trial_name", "exp_dir", *(f"{kind}_dir" for kind in _FOLDERS)} - given:
+            config.pop(key, None)
     config.cmd_args = arguments
     # The processes of other devices start later than the first and inherit its environment: one run, one folder.
     stamp = os.environ.setdefault(_TRIAL, time.strftime("@%Y%m%d-%H%M%S"))
@@ -43,7 +55,7 @@ def add_run_keys(config: DictConfig, arguments: dict[str, Any]) -> None:
     config.setdefault("trial_name", f"{config.get('tag') or ''}{stamp}")
     config.setdefault("exp_dir", str(Path(arguments["exp_dir"]) / str(config.name)))
     trial = Path(config.exp_dir) / config.trial_name
-    for kind in ("save", "ckpt", "code", "config"):
+    for kind in _FOLDERS:
         config.setdefault(f"{kind}_dir", str(trial / kind))
 
 
@@ -52,19 +64,26 @@ def make_run_directory(config: DictConfig, raw: Path, runs_dir: Path | None = No
 
     Args:
         config: with the keys of `add_run_keys`.
-        raw: the file it was loaded from.
-        runs_dir: folder of TensorBoard's logs, to be created too.
+        raw: the file it was loaded from; the copy of an earlier start in the same folder stays.
+        runs_dir: folder of TensorBoard's logs, to be created too; None where nothing is trained, and then the
+            configurations of the training stay as well.
 
     Raises:
         ConfigError: a folder cannot be written.
     """
+    parsed, copy = (Path(config.config_dir) / name for name in ("parsed.yaml", "raw.yaml"))
+    folders = [Path(config.save_dir), parsed.parent]
+    if runs_dir is not None:
+        folders += [Path(config.ckpt_dir), runs_dir]
     try:
-        for folder in [Path(config[f"{kind}_dir"]) for kind in ("save", "ckpt", "config")] + [runs_dir or Path(".")]:
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        parsed = Path(config.config_dir) / "parsed.yaml"
-        text, original = OmegaConf.to_yaml(config), raw.read_bytes()
-        parsed.write_text(text)
-        (parsed.parent / "raw.yaml").write_bytes(original)
+            # An existing folder may still be read-only.
+            tempfile.TemporaryFile(dir=folder).close()
+        if not copy.exists():
+            copy.write_bytes(raw.read_bytes())
+        if runs_dir is not None or not parsed.exists():
+            parsed.write_text(OmegaConf.to_yaml(config))
     except OSError as error:
         remedy = "choose another folder with --exp_dir and --runs_dir"
         raise ConfigError(f"{error.filename}: cannot be written ({error.strerror}); {remedy}") from error

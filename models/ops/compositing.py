@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from models.ops import native, reference
+from models.ops.autograd import first_order_only
 from models.ops.dispatch import Backend, uses_native
 
 
@@ -105,7 +105,7 @@ class _Composite(torch.autograd.Function):
         return weights, sums
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, d_weights: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
         alpha, values, offsets, weights = ctx.saved_tensors
         d_alpha = d_weights.clone(memory_format=torch.contiguous_format)
@@ -127,7 +127,7 @@ class _Distortion(torch.autograd.Function):
         return spread
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, d_spread: Tensor) -> tuple[Tensor | None, ...]:
         weights, t_mid, width, offsets = ctx.saved_tensors
         d_weights = torch.empty_like(weights)
@@ -148,7 +148,7 @@ class _NeusAlpha(torch.autograd.Function):
         return alpha
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, d_alpha: Tensor) -> tuple[Tensor | None, ...]:
         sdf, slope, width, sharpness = ctx.saved_tensors
         d_sdf, d_slope = torch.empty_like(sdf), torch.empty_like(slope)

@@ -22,10 +22,10 @@ static void encode_levels(i64 n_threads, const Level *levels, i64 n_levels, i64 
     parallel(n_threads, n_levels * n_chunks, [=](i64 part) {
         const i64 l = part / n_chunks, first = part % n_chunks * POINTS, end = least(N, first + POINTS);
         const Level level = levels[l];
-        const float *entries = table + level.offset * F;
+        const auto *entries = (const Entry<F> *)table + level.offset;
         for (i64 i = first; i < end; i += W) {
             const i64 left = end - i;
-            Cell cell = locate(level, load_part(x + i, left), load_part(x + N + i, left), load_part(x + 2 * N + i, left));
+            Cell cell = locate(level, load_point(x + i, N, left));
             vf value[F], slope[F][3];
             interpolate<F, WITH_JACOBIAN>(entries, cell, value, slope);
             for (int f = 0; f < F; f++) {
@@ -45,10 +45,10 @@ static void scatter_levels(i64 n_threads, const Level *levels, i64 n_levels, i64
     parallel(n_threads, n_levels, [=](i64 part) {
         const i64 l = n_levels - 1 - part;
         const Level level = levels[l];
-        float *entries = d_table + level.offset * F;
+        auto *entries = (Entry<F> *)d_table + level.offset;
         for (i64 i = 0; i < N; i += W) {
             const i64 left = N - i;
-            Cell cell = locate(level, load_part(x + i, left), load_part(x + N + i, left), load_part(x + 2 * N + i, left));
+            Cell cell = locate(level, load_point(x + i, N, left));
             vf dy[F], taus[F], us[3];
             for (int f = 0; f < F; f++) {
                 dy[f] = load_part(d_y + (l * F + f) * N + i, left);
@@ -111,10 +111,11 @@ EXPORT void pull_to_position(i64 n_threads, i64 n_rows, i64 N, const float *jaco
 template <bool WITH_GRADIENT>
 static void forward_tiles(i64 n_threads, const Network &net, const Position &position, const Forward &io, i64 N) {
     const i64 n_tiles = ceil_div(N, TILE);
+    const bool is_relu = net.activation == RELU;
     parallel(n_threads, ceil_div(n_tiles, TILES), [&](i64 part) {
         Scratch scratch(forward_scratch(net));
         for (i64 tile = part * TILES; tile < least(n_tiles, (part + 1) * TILES); tile++) {
-            auto run = net.activation == RELU ? forward_tile<RELU, WITH_GRADIENT> : forward_tile<SOFTPLUS, WITH_GRADIENT>;
+            auto run = is_relu ? forward_tile<RELU, WITH_GRADIENT> : forward_tile<SOFTPLUS, WITH_GRADIENT>;
             run(net, position, io, N, tile * TILE, scratch.arena());
         }
     });
@@ -126,12 +127,13 @@ static void backward_tiles(i64 n_threads, const Network &net, const Position &po
                            float *const *d_weights, float *const *d_biases) {
     const i64 n_tiles = ceil_div(N, TILE), n_parts = least(n_threads, n_tiles);
     const size_t n_sums = WeightSums::count(net);
+    const bool is_relu = net.activation == RELU;
     Scratch sums(n_parts * n_sums * sizeof(float) + 1);
     parallel(n_threads, n_parts, [&](i64 part) {
         Scratch scratch(backward_scratch(net));
         WeightSums mine(net, (float *)sums.memory + part * n_sums);
         for (i64 tile = n_tiles * part / n_parts; tile < n_tiles * (part + 1) / n_parts; tile++) {
-            auto run = net.activation == RELU ? backward_tile<RELU, WITH_GRADIENT> : backward_tile<SOFTPLUS, WITH_GRADIENT>;
+            auto run = is_relu ? backward_tile<RELU, WITH_GRADIENT> : backward_tile<SOFTPLUS, WITH_GRADIENT>;
             run(net, position, io, N, tile * TILE, scratch.arena(), mine);
         }
     });
@@ -164,9 +166,9 @@ EXPORT void sdf_forward(i64 n_threads, const Network *net, i64 n_xyz, i64 N, con
     forward_tiles<true>(n_threads, *net, position, {inputs, outputs, tape, gradient, feature_tau}, N);
 }
 
-EXPORT void sdf_backward(i64 n_threads, const Network *net, i64 n_xyz, i64 N, const float *inputs, const float *jacobian,
-                         const float *tape, const float *d_outputs, const float *d_gradient, float *d_features,
-                         float *const *d_weights, float *const *d_biases) {
+EXPORT void sdf_backward(i64 n_threads, const Network *net, i64 n_xyz, i64 N, const float *inputs,
+                         const float *jacobian, const float *tape, const float *d_outputs, const float *d_gradient,
+                         float *d_features, float *const *d_weights, float *const *d_biases) {
     const Position position{(int32_t)n_xyz, net->widths[0] - (int32_t)n_xyz, jacobian};
     const Backward io{inputs, nullptr, tape, d_outputs, d_gradient, d_features, (int32_t)n_xyz};
     backward_tiles<true>(n_threads, *net, position, io, N, d_weights, d_biases);
@@ -176,7 +178,7 @@ EXPORT void spherical_harmonics(i64 n_threads, i64 degree, i64 N, const float *d
     parallel(n_threads, ceil_div(N, POINTS), [=](i64 part) {
         for (i64 i = part * POINTS; i < least(N, (part + 1) * POINTS); i += W) {
             vf y[16];
-            harmonics((int)degree, load_part(d + i, N - i), load_part(d + N + i, N - i), load_part(d + 2 * N + i, N - i), y);
+            harmonics((int)degree, load_point(d + i, N, N - i), y);
             for (i64 k = 0; k < degree * degree; k++) store_part(out + k * N + i, y[k], N - i);
         }
     });
@@ -269,8 +271,8 @@ EXPORT void composite_backward(i64 n_threads, i64 R, i64 N, i64 n_channels, cons
     });
 }
 
-EXPORT void distortion(i64 n_threads, i64 R, const i64 *offsets, const float *weights, const float *t, const float *width,
-                       float *out) {
+EXPORT void distortion(i64 n_threads, i64 R, const i64 *offsets, const float *weights, const float *t,
+                       const float *width, float *out) {
     parallel(n_threads, ceil_div(R, RAYS), [=](i64 part) {
         for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++) {
             const i64 o = offsets[r];

@@ -10,7 +10,9 @@ from models.ops.dispatch import Backend, uses_native
 HIGHEST_DEGREE = 4
 
 
-def spherical_harmonics(d: Float[Tensor, "3 N"], degree: int, backend: Backend = "auto") -> Float[Tensor, "harmonics N"]:
+def spherical_harmonics(
+    d: Float[Tensor, "3 N"], degree: int, backend: Backend = "auto"
+) -> Float[Tensor, "harmonics N"]:
     """Real spherical harmonics of unit vectors, the smooth functions a view-dependent colour is built from.
 
     Order and signs are those of Instant-NGP: bands in order, -m to m within a band, Condon-Shortley phase included.

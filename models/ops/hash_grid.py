@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from models.ops import native, reference
+from models.ops.autograd import first_order_only
 from models.ops.dispatch import Backend, uses_native
 from models.ops.layout import GridLayout
 
@@ -123,7 +123,7 @@ class _Encode(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         x, jacobian = ctx.saved_tensors
         d_y = d_y.contiguous()
@@ -155,4 +155,6 @@ class _Level(ctypes.Structure):
 def _levels(layout: GridLayout) -> ctypes.Array:
     mask = 2**layout.log2_hashmap_size - 1
     columns = zip(layout.scales, layout.resolutions, layout.is_dense, layout.offsets[:-1], strict=True)
-    return (_Level * layout.n_levels)(*(_Level(scale, size, mask, dense, start) for scale, size, dense, start in columns))
+    return (_Level * layout.n_levels)(
+        *(_Level(scale, size, mask, dense, start) for scale, size, dense, start in columns)
+    )

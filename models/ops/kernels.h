@@ -19,12 +19,11 @@ struct Cell {
 
 constexpr uint32_t PRIME_Y = 2654435761u, PRIME_Z = 805459861u;
 
-INLINE Cell locate(const Level &level, vf x, vf y, vf z) {
+INLINE Cell locate(const Level &level, const Point &point) {
     Cell cell;
-    vf position[3] = {x, y, z};
     vu vertex[3];
     for (int k = 0; k < 3; k++) {
-        vf raw = position[k], inside = smaller(larger(raw, vf{}), splat(1.f)) * level.scale + .5f;
+        vf raw = point.x[k], inside = smaller(larger(raw, vf{}), splat(1.f)) * level.scale + .5f;
         vi floor = truncate(inside);
         vertex[k] = (vu)floor;
         // A NaN looks at cell 0, so memory is safe, but stays visible in the result.
@@ -37,30 +36,47 @@ INLINE Cell locate(const Level &level, vf x, vf y, vf z) {
         for (uint32_t i = 0; i < 8; i++) cell.key[i] = first + ((i & 1) + (i & 2 ? row : 0) + (i & 4 ? slice : 0));
     } else {
         vu hash_y = vertex[1] * PRIME_Y, hash_z = vertex[2] * PRIME_Z;
-        for (uint32_t i = 0; i < 8; i++)
-            cell.key[i] =
-                ((vertex[0] + (i & 1)) ^ (hash_y + (i & 2 ? PRIME_Y : 0)) ^ (hash_z + (i & 4 ? PRIME_Z : 0))) & level.mask;
+        for (uint32_t i = 0; i < 8; i++) {
+            vu key = (vertex[0] + (i & 1)) ^ (hash_y + (i & 2 ? PRIME_Y : 0)) ^ (hash_z + (i & 4 ? PRIME_Z : 0));
+            cell.key[i] = key & level.mask;
+        }
     }
     return cell;
 }
 
-template <int F> INLINE void gather(const float *entries, vu key, vf *values) {
-    for (int j = 0; j < W; j++) {
-        const float *entry = entries + (i64)get_lane(key, j) * F;
-        for (int f = 0; f < F; f++) set_lane(values[f], j, entry[f]);
+// A struct indexed by the 32-bit key: compilers then let the addressing do the arithmetic, a quarter faster.
+template <int F> struct Entry {
+    float feature[F];
+};
+
+template <int F> INLINE void gather(const Entry<F> *entries, vu key, vf *values) {
+    if (F == 1) {
+        values[0] = vf{};
+        for (int j = 0; j < W; j++) set_lane(values[0], j, entries[get_lane(key, j)].feature[0]);
+    }
+    for (int f = 0; f + 1 < F; f += 2) {  // two at a time: half the loads and inserts
+        vq pair{};
+        for (int j = 0; j < W; j++) {
+            uint64_t two;
+            std::memcpy(&two, entries[get_lane(key, j)].feature + f, sizeof two);
+            set_lane(pair, j, two);
+        }
+        values[f] = bits<vf>(low_half(pair));
+        values[f + 1] = bits<vf>(high_half(pair));
     }
 }
 
-template <int F> INLINE void scatter(float *entries, vu key, const vf *values) {
+template <int F> INLINE void scatter(Entry<F> *entries, vu key, const vf *values) {
     for (int j = 0; j < W; j++) {
-        float *entry = entries + (i64)get_lane(key, j) * F;
-        for (int f = 0; f < F; f++) entry[f] += get_lane(values[f], j);
+        Entry<F> &entry = entries[get_lane(key, j)];
+        for (int f = 0; f < F; f++) entry.feature[f] += get_lane(values[f], j);
     }
 }
 
 // Features y[F] of one level, and if wanted their derivatives J[F][3].
-template <int F, bool WITH_JACOBIAN> INLINE void interpolate(const float *entries, const Cell &cell, vf *y, vf (*J)[3]) {
-    vf corner[8][F];
+template <int F, bool WITH_JACOBIAN>
+INLINE void interpolate(const Entry<F> *entries, const Cell &cell, vf *y, vf (*J)[3]) {
+    vf corner[8][F] = {};
     for (int i = 0; i < 8; i++) gather<F>(entries, cell.key[i], corner[i]);
     const vf *t = cell.fraction;
     for (int f = 0; f < F; f++) {
@@ -82,7 +98,7 @@ template <int F, bool WITH_JACOBIAN> INLINE void interpolate(const float *entrie
 
 // Adds to the corners the gradient dy by the features and, if wanted, that of u . (J^T tau): w dy + (dw . u) tau.
 template <int F, bool WITH_TANGENT>
-INLINE void spread(float *entries, const Cell &cell, const vf *dy, const vf *tau, const vf *u) {
+INLINE void spread(Entry<F> *entries, const Cell &cell, const vf *dy, const vf *tau, const vf *u) {
     const vf *t = cell.fraction;
     vf du[3] = {};
     if (WITH_TANGENT)
@@ -162,8 +178,8 @@ INLINE Opacity neus_opacity(vf sdf, vf slope, vf width, float sharpness, vf d) {
 }
 
 // Real spherical harmonics of the first `degree` bands, y[degree^2].
-INLINE void harmonics(int degree, vf x, vf y, vf z, vf *out) {
-    vf xx = x * x, yy = y * y, zz = z * z;
+INLINE void harmonics(int degree, const Point &direction, vf *out) {
+    vf x = direction.x[0], y = direction.x[1], z = direction.x[2], xx = x * x, yy = y * y, zz = z * z;
     out[0] = splat(.28209479f);
     if (degree < 2) return;
     out[1] = -.48860251f * y, out[2] = .48860251f * z, out[3] = -.48860251f * x;

@@ -24,16 +24,22 @@ constexpr int W = LANES;
 using vf = float;
 using vi = int32_t;
 using vu = uint32_t;
+using vq = uint64_t;
 INLINE vi truncate(vf a) { return (vi)a; }
 INLINE vf to_float(vi a) { return (vf)a; }
+INLINE vu low_half(vq a) { return (vu)a; }
+INLINE vu high_half(vq a) { return (vu)(a >> 32); }
 template <class V, class T> INLINE void set_lane(V &a, int, T value) { a = value; }
 template <class V> INLINE auto get_lane(V a, int) { return a; }
 #else
 typedef float vf __attribute__((vector_size(4 * W)));
 typedef int32_t vi __attribute__((vector_size(4 * W)));
 typedef uint32_t vu __attribute__((vector_size(4 * W)));
+typedef uint64_t vq __attribute__((vector_size(8 * W)));
 INLINE vi truncate(vf a) { return __builtin_convertvector(a, vi); }
 INLINE vf to_float(vi a) { return __builtin_convertvector(a, vf); }
+INLINE vu low_half(vq a) { return __builtin_convertvector(a, vu); }
+INLINE vu high_half(vq a) { return __builtin_convertvector(a >> 32, vu); }
 template <class V, class T> INLINE void set_lane(V &a, int j, T value) { a[j] = value; }
 template <class V> INLINE auto get_lane(V a, int j) { return a[j]; }
 #endif
@@ -64,6 +70,15 @@ INLINE vf load_part(const float *p, i64 count) {
 INLINE void store_part(float *p, vf a, i64 count) {
     if (count >= W) return store(p, a);
     std::memcpy(p, &a, count * sizeof(float));
+}
+
+struct Point {
+    vf x[3];
+};
+
+// Lanes of a feature-major array [3, N].
+INLINE Point load_point(const float *p, i64 N, i64 count) {
+    return {{load_part(p, count), load_part(p + N, count), load_part(p + 2 * N, count)}};
 }
 
 INLINE vf splat(float a) { return a - vf{}; }

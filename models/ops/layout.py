@@ -44,8 +44,8 @@ class GridLayout:
         finest = math.log(self.base_resolution) + (self.n_levels - 1) * math.log(self.per_level_scale)
         if finest > math.log(FINEST_RESOLUTION):
             raise ValueError(
-                f"hash grid: the finest of {self.n_levels} levels has about 10^{finest / math.log(10):.1f} cells a side, "
-                f"expected at most {FINEST_RESOLUTION}; lower per_level_scale ({self.per_level_scale}) or n_levels"
+                f"hash grid: the finest level has about 10^{finest / math.log(10):.1f} cells a side, expected at most "
+                f"{FINEST_RESOLUTION}; lower per_level_scale ({self.per_level_scale}) or n_levels ({self.n_levels})"
             )
 
     @cached_property

@@ -23,7 +23,7 @@ def ray_box(
         has far <= near.
     """
     first, second = (-radius - origins) / directions, (radius - origins) / directions
-    # fmin and fmax pass over NaN, which 0 / 0 gives for a ray that runs inside a face.
+    # fmin and fmax pass over NaN, which 0 / 0 gives for a ray that runs inside a face; it counts as a miss.
     entry, leave = torch.fmin(first, second), torch.fmax(first, second)
     near = torch.fmax(torch.fmax(entry[:, 0], entry[:, 1]), entry[:, 2]).clamp(min=0)
     far = torch.fmin(torch.fmin(leave[:, 0], leave[:, 1]), leave[:, 2])
@@ -48,7 +48,8 @@ def march(
 
     An interval that begins at distance t has length `max(step, t * cone)`; the first begins at `near + jitter * step`
     and each of the others where the one before it ends, whether that was kept or not. Thus a finer grid changes which
-    intervals are kept, never where they lie. A midpoint beyond `far` ends the ray.
+    intervals are kept, never where they lie. A midpoint beyond `far` ends the ray, and so does a step too short for
+    float32 to tell its ends apart.
 
     Args:
         origins, directions: [R, 3] world space, unit directions.

@@ -44,14 +44,14 @@ def call(function: str, *arguments: Any) -> None:
         arguments: tensors (contiguous; their address is passed), integers, floats, ctypes structures or arrays (their
             address) and None (a null pointer).
     """
-    library, _ = _load()
+    library, _ = _loaded()
     assert library is not None
     getattr(library, function)(ctypes.c_int64(torch.get_num_threads()), *map(_as_c, arguments))
 
 
 def obstacle() -> str:
     """Why there are no kernels on this machine; empty if there are. Compiles them at the first call."""
-    return _load()[1]
+    return _loaded()[1]
 
 
 def _as_c(argument: Any) -> Any:
@@ -67,9 +67,8 @@ def _as_c(argument: Any) -> Any:
     return ctypes.byref(argument)
 
 
-@cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library and nothing, or None and the reason."""
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, compiled if need be, and nothing; or None and the reason."""
     if sys.platform not in ("linux", "darwin"):
         return None, "native kernels are for Linux and macOS"
     failures = []
@@ -83,6 +82,9 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return library, ""
     found = "; ".join(failures) if failures else "there is no C++ compiler"
     return None, f"{found}; `pip install ziglang` brings a compiler that works"
+
+
+_loaded = cache(load)
 
 
 def _compilers() -> list[list[str]]:
@@ -129,7 +131,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
+    return "\n".join(
+        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    )
 
 
 def _compile(compiler: list[str], target: Path) -> None:
@@ -173,5 +177,6 @@ def keep_large_blocks() -> None:
         return
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     libc = ctypes.CDLL(None)
-    libc.mallopt(mmap_threshold, 2**30) or libc.mallopt(mmap_threshold, 2**25)  # old versions take at most 32 MiB
+    if not libc.mallopt(mmap_threshold, 2**30):
+        libc.mallopt(mmap_threshold, 2**25)  # the most that old versions take
     libc.mallopt(trim_threshold, 2**31 - 1)

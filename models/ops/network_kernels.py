@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from models.ops import native
+from models.ops.autograd import first_order_only
 from models.ops.hash_grid import encode_into, pull_to_position, scatter
 from models.ops.layout import GridLayout
 
@@ -22,7 +22,7 @@ MOST_LAYERS = 5  # as in networks.h
 MOST_WIDTH = 256  # tiles of wider layers leave the caches, and large matrix products are what torch is good at
 CODES = {"none": 0, "relu": 1, "sigmoid": 2, "softplus": 3}  # `Activation` of kernels.h
 
-Parameters = tuple[Tensor | None, ...]
+Parameters = Sequence[Tensor | None]
 
 
 def network_obstacle(weights: Sequence[Tensor]) -> str:
@@ -30,27 +30,48 @@ def network_obstacle(weights: Sequence[Tensor]) -> str:
     if len(weights) > MOST_LAYERS:
         return f"the kernels have at most {MOST_LAYERS - 1} hidden layers and were given {len(weights) - 1}"
     widest = max(max(weight.shape) for weight in weights)
-    return f"the kernels have at most {MOST_WIDTH} neurons a layer and were given {widest}" if widest > MOST_WIDTH else ""
+    return (
+        f"the kernels have at most {MOST_WIDTH} neurons a layer and were given {widest}" if widest > MOST_WIDTH else ""
+    )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about a call that is not a tensor.
+    """Everything about a network that is not a tensor.
 
     Attributes:
         activation, output_activation: names.
         keeps_tape: whether a backward pass may follow.
-        layout, n_active, n_xyz: of a field: its grid, active levels, and rows of `2 x - 1` (3 or 0).
-        keeps_jacobian: of a field: whether a gradient by x may be asked for.
     """
 
     activation: str
     output_activation: str
     keeps_tape: bool
-    layout: GridLayout | None = None
-    n_active: int = 0
-    n_xyz: int = 0
-    keeps_jacobian: bool = False
+
+
+@dataclass(frozen=True)
+class FieldInputs:
+    """How a field's network gets its inputs: n_xyz rows `2 x - 1` (3 or 0), then the active levels' features."""
+
+    layout: GridLayout
+    n_active: int
+    n_xyz: int
+
+    def encode(self, x: Tensor, table: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor | None]:
+        """Inputs [n_xyz + n_active * F, N], and the derivative [n_active * F, 3, N] of the features by x."""
+        n_features = self.n_active * self.layout.n_features
+        inputs = x.new_empty(self.n_xyz + n_features, x.shape[1])
+        jacobian = x.new_empty(n_features, 3, x.shape[1]) if with_jacobian else None
+        if self.n_xyz:
+            torch.mul(x, 2, out=inputs[:3]).sub_(1)
+        encode_into(inputs[self.n_xyz :], jacobian, x, table, self.layout, self.n_active)
+        return inputs, jacobian
+
+    def scatter(
+        self, x: Tensor, d_features: Tensor, tau: Tensor | None = None, d_gradient: Tensor | None = None
+    ) -> Tensor:
+        """Gradient by the table; see `hash_grid.scatter`."""
+        return scatter(x, self.layout, self.n_active, d_features, tau, d_gradient)
 
 
 class Mlp(torch.autograd.Function):
@@ -63,7 +84,7 @@ class Mlp(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, outputs, tape, *parameters = ctx.saved_tensors
         d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
@@ -72,88 +93,74 @@ class Mlp(torch.autograd.Function):
 
 class Field(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, x: Tensor, table: Tensor, *parameters: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, plan: Plan, source: FieldInputs, x: Tensor, table: Tensor, *parameters: Tensor | None
+    ) -> Tensor:
         x, parameters = x.contiguous(), _contiguous(parameters)
-        inputs, jacobian = _encode(plan, x, table.contiguous(), plan.keeps_jacobian)
+        inputs, jacobian = source.encode(x, table.contiguous(), plan.keeps_tape and ctx.needs_input_grad[2])
         outputs, tape = _run(plan, inputs, parameters)
-        ctx.plan = plan
+        ctx.plan, ctx.source = plan, source
         ctx.save_for_backward(x, inputs, jacobian, tape, *parameters)
         return outputs
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, inputs, jacobian, tape, *parameters = ctx.saved_tensors
-        plan: Plan = ctx.plan
+        source: FieldInputs = ctx.source
         d_inputs = torch.empty_like(inputs)
-        d_parameters = _run_back(plan, inputs, None, tape, parameters, d_outputs, 0, d_inputs)
-        d_features, d_x, d_table = d_inputs[plan.n_xyz :], None, None
-        if ctx.needs_input_grad[1]:
-            d_x = pull_to_position(jacobian, d_features)
-            if plan.n_xyz:
-                d_x.add_(d_inputs[:3], alpha=2)
+        d_parameters = _run_back(ctx.plan, inputs, None, tape, parameters, d_outputs, 0, d_inputs)
+        d_features, d_x, d_table = d_inputs[source.n_xyz :], None, None
         if ctx.needs_input_grad[2]:
-            d_table = scatter(x, plan.layout, plan.n_active, d_features)
-        return None, d_x, d_table, *d_parameters
+            d_x = pull_to_position(jacobian, d_features)
+            if source.n_xyz:
+                d_x.add_(d_inputs[:3], alpha=2)
+        if ctx.needs_input_grad[3]:
+            d_table = source.scatter(x, d_features)
+        return None, None, d_x, d_table, *d_parameters
 
 
 class SdfField(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, plan: Plan, x: Tensor, table: Tensor, *parameters: Tensor | None
+        ctx: Any, plan: Plan, source: FieldInputs, x: Tensor, table: Tensor, *parameters: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         x, parameters = x.contiguous(), _contiguous(parameters)
-        inputs, jacobian = _encode(plan, x, table.contiguous(), True)
+        inputs, jacobian = source.encode(x, table.contiguous(), True)
         network, n_points = _network(plan, inputs, parameters), x.shape[1]
-        outputs, gradient = x.new_empty(network.n_outputs, n_points), torch.empty_like(x)
-        tape = tau = None
+        outputs, gradient, tape, tau = x.new_empty(network.n_outputs, n_points), torch.empty_like(x), None, None
         if plan.keeps_tape:
-            hidden = [len(weight) for weight in parameters[: network.n_layers - 1]]
-            tape = x.new_empty(2 * sum(hidden) - (hidden[-1] if hidden else 0), n_points)
-            tau = x.new_empty(len(jacobian), n_points)
+            tape = x.new_empty(sum(network.hidden) + sum(network.hidden[:-1]), n_points)
+            tau = x.new_empty(len(inputs) - source.n_xyz, n_points)
         arrays = inputs, jacobian, outputs, gradient, tape, tau
-        native.call("sdf_forward", network, plan.n_xyz, n_points, *arrays)
-        ctx.plan = plan
+        native.call("sdf_forward", network, source.n_xyz, n_points, *arrays)
+        ctx.plan, ctx.source = plan, source
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, inputs, jacobian, tape, tau, *parameters)
         return outputs, gradient
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, d_outputs: Tensor | None, d_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
         x, inputs, jacobian, tape, tau, *parameters = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        network = _network(plan, inputs, parameters)
-        if d_outputs is None:
-            d_outputs = x.new_zeros(network.n_outputs, x.shape[1])
+        source: FieldInputs = ctx.source
+        network = _network(ctx.plan, inputs, parameters)
+        upstream: Tensor = x.new_zeros(network.n_outputs, x.shape[1]) if d_outputs is None else d_outputs.contiguous()
         d_features = torch.empty_like(tau)
         if d_gradient is None:
-            d_parameters = _run_back(plan, inputs, None, tape, parameters, d_outputs, plan.n_xyz, d_features)
-            return None, None, scatter(x, plan.layout, plan.n_active, d_features), *d_parameters
+            d_parameters = _run_back(ctx.plan, inputs, None, tape, parameters, upstream, source.n_xyz, d_features)
+            return None, None, None, source.scatter(x, d_features), *d_parameters
         d_gradient, d_parameters = d_gradient.contiguous(), _zeros_like(parameters)
-        arrays = inputs, jacobian, tape, d_outputs.contiguous(), d_gradient, d_features
-        native.call("sdf_backward", network, plan.n_xyz, x.shape[1], *arrays, *_addresses(d_parameters))
-        return None, None, scatter(x, plan.layout, plan.n_active, d_features, tau, d_gradient), *d_parameters
-
-
-def _encode(plan: Plan, x: Tensor, table: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor | None]:
-    """Inputs [n_xyz + n_active * F, N] of a field's network, and their Jacobian without the xyz rows."""
-    assert plan.layout is not None
-    n_features = plan.n_active * plan.layout.n_features
-    inputs = x.new_empty(plan.n_xyz + n_features, x.shape[1])
-    jacobian = x.new_empty(n_features, 3, x.shape[1]) if with_jacobian else None
-    if plan.n_xyz:
-        torch.mul(x, 2, out=inputs[:3]).sub_(1)
-    encode_into(inputs[plan.n_xyz :], jacobian, x, table, plan.layout, plan.n_active)
-    return inputs, jacobian
+        arrays = inputs, jacobian, tape, upstream, d_gradient, d_features
+        native.call("sdf_backward", network, source.n_xyz, x.shape[1], *arrays, *_addresses(d_parameters))
+        return None, None, None, source.scatter(x, d_features, tau, d_gradient), *d_parameters
 
 
 def _run(plan: Plan, inputs: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor | None]:
     """Outputs and tape of a network."""
     network, n_points = _network(plan, inputs, parameters), inputs.shape[1]
     outputs = inputs.new_empty(network.n_outputs, n_points)
-    hidden = [len(weight) for weight in parameters[: network.n_layers - 1]]
-    tape = inputs.new_empty(sum(hidden), n_points) if plan.keeps_tape else None
+    tape = inputs.new_empty(sum(network.hidden), n_points) if plan.keeps_tape else None
     native.call("mlp_forward", network, n_points, inputs, outputs, tape)
     return outputs, tape
 
@@ -167,7 +174,7 @@ def _run_back(
     d_outputs: Tensor,
     first_input: int,
     d_inputs: Tensor | None,
-) -> Parameters:
+) -> tuple[Tensor | None, ...]:
     """Gradients by the parameters; writes those by the inputs, from row `first_input` on, into d_inputs."""
     d_parameters = _zeros_like(parameters)
     arrays = inputs, outputs, tape, d_outputs.contiguous(), first_input, d_inputs
@@ -176,11 +183,11 @@ def _run_back(
     return d_parameters
 
 
-def _contiguous(tensors: Parameters) -> Parameters:
+def _contiguous(tensors: Parameters) -> tuple[Tensor | None, ...]:
     return tuple(None if tensor is None else tensor.contiguous() for tensor in tensors)
 
 
-def _zeros_like(tensors: Parameters) -> Parameters:
+def _zeros_like(tensors: Parameters) -> tuple[Tensor | None, ...]:
     return tuple(None if tensor is None else torch.zeros_like(tensor) for tensor in tensors)
 
 
@@ -208,6 +215,11 @@ class _Network(ctypes.Structure):
     @property
     def n_outputs(self) -> int:
         return self.widths[self.n_layers]
+
+    @property
+    def hidden(self) -> list[int]:
+        """Widths of the hidden layers."""
+        return self.widths[1 : self.n_layers]
 
 
 def _network(plan: Plan, inputs: Tensor, parameters: Parameters) -> _Network:

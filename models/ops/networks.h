@@ -1,8 +1,8 @@
 // Multilayer perceptrons on tiles, forwards and backwards, with the closed-form gradient of their first output.
 //
-// With a_0 the inputs, z_l = W_l a_l + b_l and a_(l+1) = phi(z_l), the gradient of output 0 by the inputs is the reverse
-// pass tau_H = row 0 of W_H, tau_l = W_l^T (phi'(z_l) tau_(l+1)). Its own backward for an upstream gradient u by that
-// gradient is a forward tangent t_0 = J u, q_l = W_l t_l, t_(l+1) = phi'(z_l) q_l, folded into the usual reverse pass:
+// With a_0 the inputs, z_l = W_l a_l + b_l and a_(l+1) = phi(z_l), the gradient of output 0 by the inputs is the
+// reverse pass tau_H = row 0 of W_H, tau_l = W_l^T (phi'(z_l) tau_(l+1)). Its own backward, for an upstream gradient u
+// by it, is a forward tangent t_0 = J u, q_l = W_l t_l, t_(l+1) = phi'(z_l) q_l, folded into the usual reverse pass:
 //   d z_l = phi' d a_(l+1) + phi'' q_l tau_(l+1),   d W_l = d z_l a_l^T + (phi' tau_(l+1)) t_l^T.
 #pragma once
 #include <cstdlib>
@@ -20,12 +20,13 @@ struct Network {
     int n_hidden() const { return n_layers - 1; }
     int stride(int l) const { return l ? widths[l] : first_stride; }
     Matrix weight(int l) const { return {weights[l], widths[l + 1], widths[l], stride(l), 1}; }
-    // Rows of hidden layers before layer l: where its z lies in the tape; the taus follow all the zs.
-    int rows_before(int l) const {
-        int n = 0;
-        for (int k = 0; k < l; k++) n += widths[k + 1];
-        return n;
+    // Where the tape holds z_l, and after all the zs tau_(l+1).
+    i64 z_row(int l) const {
+        i64 row = 0;
+        for (int k = 0; k < l; k++) row += widths[k + 1];
+        return row;
     }
+    i64 tau_row(int l) const { return z_row(n_hidden()) + z_row(l); }
     int widest() const {
         int n = 0;
         for (int l = 0; l <= n_layers; l++) n = widths[l] > n ? widths[l] : n;
@@ -116,19 +117,18 @@ static size_t forward_scratch(const Network &net) {
 
 template <int ACTIVATION, bool WITH_GRADIENT>
 static void forward_tile(const Network &net, const Position &position, const Forward &io, i64 N, i64 i, Arena arena) {
-    Row *a = arena.rows(net.widest()), *z = arena.rows(net.widest());
-    Row *slopes = arena.rows(net.n_hidden() * net.widest());
-    const int last = net.n_hidden();
+    const int last = net.n_hidden(), widest = net.widest();
+    Row *a = arena.rows(widest), *z = arena.rows(widest), *slopes = arena.rows(last * widest);
     load_rows(a, net.widths[0], io.inputs, N, i);
     for (int l = 0; l < last; l++) {
         const int width = net.widths[l + 1];
         multiply(net.weight(l), net.biases[l], a, z);
-        if (io.tape) store_rows(z, width, io.tape + net.rows_before(l) * N, N, i);
+        if (io.tape) store_rows(z, width, io.tape + net.z_row(l) * N, N, i);
         for (int k = 0; k < width; k++)
             for (int v = 0; v < V; v++) {
                 Activated y = activate<ACTIVATION>(z[k].v[v]);
                 a[k].v[v] = y.value;
-                if (WITH_GRADIENT) slopes[l * net.widest() + k].v[v] = y.slope;
+                if (WITH_GRADIENT) slopes[l * widest + k].v[v] = y.slope;
             }
     }
     multiply(net.weight(last), net.biases[last], a, z);
@@ -141,9 +141,9 @@ static void forward_tile(const Network &net, const Position &position, const For
         for (int v = 0; v < V; v++) tau[k].v[v] = splat(net.weights[last][k]);
     for (int l = last - 1; l >= 0; l--) {
         const int width = net.widths[l + 1];
-        if (io.tape && l < last - 1) store_rows(tau, width, io.tape + (net.rows_before(last) + net.rows_before(l)) * N, N, i);
+        if (io.tape && l < last - 1) store_rows(tau, width, io.tape + net.tau_row(l) * N, N, i);
         for (int k = 0; k < width; k++)
-            for (int v = 0; v < V; v++) sigma[k].v[v] = slopes[l * net.widest() + k].v[v] * tau[k].v[v];
+            for (int v = 0; v < V; v++) sigma[k].v[v] = slopes[l * widest + k].v[v] * tau[k].v[v];
         multiply(net.weight(l).transposed(), nullptr, sigma, tau);
     }
     Row *gradient = arena.rows(3);
@@ -202,7 +202,7 @@ static void backward_tile(const Network &net, const Position &position, const Ba
     }
     for (int l = 0; l < last; l++) {
         const int width = net.widths[l + 1];
-        load_rows(d, width, io.tape + net.rows_before(l) * N, N, i);
+        load_rows(d, width, io.tape + net.z_row(l) * N, N, i);
         if (WITH_GRADIENT) multiply(net.weight(l), nullptr, t[l], other);
         for (int k = 0; k < width; k++)
             for (int v = 0; v < V; v++) {
@@ -235,7 +235,7 @@ static void backward_tile(const Network &net, const Position &position, const Ba
         if (l == 0) break;
         multiply(net.weight(l).transposed(), nullptr, d, other);
         if (WITH_GRADIENT && l < last)
-            load_rows(tau, net.widths[l], io.tape + (net.rows_before(last) + net.rows_before(l - 1)) * N, N, i);
+            load_rows(tau, net.widths[l], io.tape + net.tau_row(l - 1) * N, N, i);
         for (int k = 0; k < net.widths[l]; k++)
             for (int v = 0; v < V; v++) {
                 if (WITH_GRADIENT && l == last) tau[k].v[v] = splat(net.weights[last][k]);
@@ -244,6 +244,6 @@ static void backward_tile(const Network &net, const Position &position, const Ba
             }
     }
     if (!io.d_inputs) return;
-    multiply(net.weight(0).transposed().below(io.first_input), nullptr, d, other);
+    multiply(net.weight(0).transposed().from_row(io.first_input), nullptr, d, other);
     store_rows(other, net.widths[0] - io.first_input, io.d_inputs, N, i);
 }

@@ -10,7 +10,7 @@ from models.ops import reference
 from models.ops.dispatch import Backend, uses_native
 from models.ops.hash_grid import active_levels, grid_obstacle
 from models.ops.layout import GridLayout
-from models.ops.network_kernels import Field, Mlp, Plan, SdfField, network_obstacle
+from models.ops.network_kernels import Field, FieldInputs, Mlp, Plan, SdfField, network_obstacle
 
 Weights = Sequence[Float[Tensor, "_ _"]]
 Biases = Sequence[Float[Tensor, "_"] | None]
@@ -76,9 +76,8 @@ def field(
     obstacle = grid_obstacle(layout) or network_obstacle(weights)
     if not uses_native("field", backend, _present(x, table, *weights, *biases), obstacle):
         return reference.field(x, table, layout, weights, biases, activation, levels, include_xyz)
-    is_differentiated = _is_differentiated(x, table, *weights, *biases)
-    plan = Plan(activation, "none", is_differentiated, layout, levels, 3 * include_xyz, _is_differentiated(x))
-    return Field.apply(plan, x, table, *weights, *biases)
+    plan = Plan(activation, "none", _is_differentiated(x, table, *weights, *biases))
+    return Field.apply(plan, FieldInputs(layout, levels, 3 * include_xyz), x, table, *weights, *biases)
 
 
 def sdf_field(
@@ -115,8 +114,8 @@ def sdf_field(
             raise RuntimeError("the native sdf_field gives no gradient by x; detach x or use backend reference")
     if not uses_native("sdf_field", backend, _present(x, table, *weights, *biases), obstacle):
         return reference.sdf_field(x, table, layout, weights, biases, activation, levels, include_xyz)
-    plan = Plan(activation, "none", _is_differentiated(table, *weights, *biases), layout, levels, 3 * include_xyz)
-    return SdfField.apply(plan, x, table, *weights, *biases)
+    plan = Plan(activation, "none", _is_differentiated(table, *weights, *biases))
+    return SdfField.apply(plan, FieldInputs(layout, levels, 3 * include_xyz), x, table, *weights, *biases)
 
 
 def _present(*tensors: Tensor | None) -> list[Tensor]:

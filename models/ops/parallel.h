@@ -24,7 +24,11 @@ template <class Body> static void parallel(i64 n_threads, i64 n_parts, const Bod
     } shared{body, n_parts, {0}};
     auto work = [](void *context) {
         Shared &shared = *(Shared *)context;
-        for (i64 part; (part = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.n_parts;) shared.body(part);
+        for (;;) {
+            const i64 part = shared.next.fetch_add(1, std::memory_order_relaxed);
+            if (part >= shared.n_parts) return;
+            shared.body(part);
+        }
     };
     if (n_threads > n_parts) n_threads = n_parts;
     if (n_threads <= 1) return work(&shared);

@@ -13,28 +13,38 @@ struct Occupancy {
     int is_sphere;
 };
 
-// Cell coordinates of a world point, clamped into the grid; NaN goes to cell 0.
-INLINE void find_cell(const Occupancy &grid, const float *point, i64 *cell) {
-    float z[3], norm = 0, size = (float)grid.resolution;
-    for (int k = 0; k < 3; k++) z[k] = point[k] / grid.radius, norm += z[k] * z[k];
-    norm = std::sqrt(norm);
-    float shrink = !grid.is_sphere ? .5f : norm > 1 ? (2 - 1 / norm) / norm * .25f : .25f;
-    for (int k = 0; k < 3; k++) {
-        float c = (z[k] * shrink + .5f) * size;
-        cell[k] = (i64)(c > 0 ? (c < size - 1 ? c : size - 1) : 0);
-    }
-}
+// What is the same for all cells that a ray meets.
+struct Walker {
+    const Occupancy &grid;
+    const float *o, *d;
+    float per_radius, size, side, per_direction[3];
 
-// Distance at which the ray leaves a box cell.
-INLINE float leave_cell(const Occupancy &grid, const float *o, const float *d, const i64 *cell) {
-    float exit = INFINITY, side = 2 * grid.radius / (float)grid.resolution;
-    for (int k = 0; k < 3; k++) {
-        if (d[k] == 0) continue;
-        float face = (float)(cell[k] + (d[k] > 0)) * side - grid.radius, t = (face - o[k]) / d[k];
-        if (t < exit) exit = t;
+    Walker(const Occupancy &grid, const float *o, const float *d)
+        : grid(grid), o(o), d(d), per_radius(1 / grid.radius), size((float)grid.resolution),
+          side(2 * grid.radius / (float)grid.resolution) {
+        for (int k = 0; k < 3; k++) per_direction[k] = 1 / d[k];
     }
-    return exit;
-}
+
+    // State of the cell at distance t; sets `exit` to where the ray leaves it. Positions are clamped into the grid.
+    uint8_t look(float t, float *exit) const {
+        float z[3], shrink = .5f;
+        for (int k = 0; k < 3; k++) z[k] = (o[k] + t * d[k]) * per_radius;
+        if (grid.is_sphere) {
+            const float norm = std::sqrt(z[0] * z[0] + z[1] * z[1] + z[2] * z[2]);
+            shrink = norm > 1 ? (2 - 1 / norm) / norm * .25f : .25f;
+        }
+        int cell[3];
+        *exit = INFINITY;
+        for (int k = 0; k < 3; k++) {
+            const float c = (z[k] * shrink + .5f) * size;
+            cell[k] = (int)(c > 0 ? (c < size - 1 ? c : size - 1) : 0);  // 0 where c is NaN
+            const float leave = ((float)(cell[k] + (d[k] > 0)) * side - grid.radius - o[k]) * per_direction[k];
+            if (d[k] != 0 && leave < *exit) *exit = leave;
+        }
+        if (grid.is_sphere) *exit = -INFINITY;  // contracted cells have curved faces: look at every step
+        return grid.cells[((i64)cell[2] * grid.resolution + cell[1]) * grid.resolution + cell[0]];
+    }
+};
 
 // Finds at most `limit` intervals of a ray and returns how many; writes them unless t_start is null.
 //
@@ -42,30 +52,23 @@ INLINE float leave_cell(const Occupancy &grid, const float *o, const float *d, c
 static __attribute__((noinline)) i64 walk(const Occupancy &grid, const float *o, const float *d, float near, float far,
                                           float step, float cone, float jitter, i64 limit, float *t_start,
                                           float *t_end) {
-    const float first = near + jitter * step;
+    const Walker walker(grid, o, d);
+    const float first = near + jitter * step, per_step = 1 / step;
     float t = first, exit = -INFINITY;
     uint8_t state = EMPTY;
     i64 count = 0, k = 0;
     while (count < limit) {
         const float width = t * cone > step ? t * cone : step, middle = t + .5f * width;
-        if (!(middle < far)) break;
-        if (!(middle < exit)) {  // in another cell than the interval before
-            float point[3];
-            i64 cell[3];
-            for (int axis = 0; axis < 3; axis++) point[axis] = o[axis] + middle * d[axis];
-            find_cell(grid, point, cell);
-            state = grid.cells[(cell[2] * grid.resolution + cell[1]) * grid.resolution + cell[0]];
-            if (state == SOLID) break;
-            // Contracted cells have curved faces: there, look at every step.
-            exit = grid.is_sphere ? -INFINITY : leave_cell(grid, o, d, cell);
-        }
+        if (!(middle < far) || !(t + width > t)) break;  // also where float32 cannot tell the next step from this one
+        if (!(middle < exit)) state = walker.look(middle, &exit);  // in another cell than the interval before
+        if (state == SOLID) break;
         if (state == SHELL) {
             if (t_start) t_start[count] = t, t_end[count] = t + width;
             count++;
         }
         k++;
         if (cone == 0 && state == EMPTY && exit > middle) {  // as many whole steps as lie in the empty cell
-            i64 beyond = (i64)std::ceil((std::fmin(exit, far) - first) / step - .5f);
+            const i64 beyond = (i64)std::ceil(((exit < far ? exit : far) - first) * per_step - .5f);
             if (beyond > k) k = beyond;
         }
         t = cone > 0 ? t + width : first + (float)k * step;

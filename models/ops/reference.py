@@ -25,7 +25,10 @@ MARCH_CHUNK = 2**22  # lattice points looked up at once
 # Hidden activations: value and slope. The slope is itself differentiable.
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "relu": (torch.relu, lambda z: (z > 0).to(z.dtype)),
-    "softplus": (lambda z: functional.softplus(z, SOFTPLUS_BETA, SOFTPLUS_THRESHOLD), lambda z: torch.sigmoid(SOFTPLUS_BETA * z)),
+    "softplus": (
+        lambda z: functional.softplus(z, SOFTPLUS_BETA, SOFTPLUS_THRESHOLD),
+        lambda z: torch.sigmoid(SOFTPLUS_BETA * z),
+    ),
 }
 OUTPUT_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda z: z,
@@ -208,11 +211,12 @@ def march(
     rows_at_once = max(1, MARCH_CHUNK // max(t.shape[1], 1))
     kept = []
     for rows in torch.arange(len(t), device=t.device).split(rows_at_once):
-        middle = t[rows] + 0.5 * (t[rows] * cone).clamp(min=step)
+        width = (t[rows] * cone).clamp(min=step)
+        middle = t[rows] + 0.5 * width
         points = origins[rows, None] + middle[:, :, None] * directions[rows, None]  # [rows, K, 3]
         cell = (contract(points, contraction, radius) * len(grid)).nan_to_num(0.0).clamp(0, len(grid) - 1).long()
-        is_before_far = middle < far[rows, None]
-        state = torch.where(is_before_far, grid[cell[..., 2], cell[..., 1], cell[..., 0]], EMPTY)
+        is_on_ray = (middle < far[rows, None]) & (t[rows] + width > t[rows])
+        state = torch.where(is_on_ray, grid[cell[..., 2], cell[..., 1], cell[..., 0]], EMPTY)
         kept.append((state == SHELL) & ((state == SOLID).cumsum(1) == 0))
     is_kept = torch.cat(kept) if kept else torch.zeros_like(t, dtype=torch.bool)
     t_start = t[is_kept]
@@ -227,12 +231,12 @@ def _lattice(near: Tensor, far: Tensor, step: float, cone: float, jitter: Tensor
     if not len(t):
         return t.new_zeros(0, 0)
     if cone == 0:
-        n_steps = math.ceil(max(((far - near) / step).nan_to_num(0.0).max().item(), 0.0)) + 1
+        n_steps = math.ceil(max(((far - near) / step).max().item(), 0.0)) + 1
         return t[:, None] + torch.arange(n_steps, device=t.device) * step
-    columns = []
-    while bool((t < far).any()):
+    columns, after = [], t + (t * cone).clamp(min=step)
+    while bool(((t < far) & (after > t)).any()):
         columns.append(t)
-        t = t + (t * cone).clamp(min=step)
+        t, after = after, after + (after * cone).clamp(min=step)
     return torch.stack(columns, 1) if columns else t.new_zeros(len(t), 0)
 
 

@@ -40,7 +40,9 @@ struct Matrix {
     int n_rows, n_columns, row_stride, column_stride;
 
     Matrix transposed() const { return {data, n_columns, n_rows, column_stride, row_stride}; }
-    Matrix below(int row) const { return {data + row * row_stride, n_rows - row, n_columns, row_stride, column_stride}; }
+    Matrix from_row(int row) const {
+        return {data + row * row_stride, n_rows - row, n_columns, row_stride, column_stride};
+    }
 };
 
 template <int K> INLINE void multiply_block(const Matrix &m, int row, const float *bias, const Row *in, Row *out) {

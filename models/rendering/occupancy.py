@@ -84,8 +84,8 @@ class MovingAverage(Occupancy):
 
     @dataclass
     class Config:
-        resolution: int = 128
-        """Cells per side."""
+        resolution: int | None = None
+        """Cells per side; null means 128 in a box and 256 where all of space is contracted."""
 
     DECAY, EVERY, WARMUP = 0.95, 16, 256
     opacity: Float[Tensor, "G3"]
@@ -93,9 +93,10 @@ class MovingAverage(Occupancy):
     def __init__(
         self, config: "MovingAverage.Config", radius: float, contraction: Contraction, threshold: float = 0.01
     ):
-        super().__init__(config.resolution, radius, contraction)
+        resolution = config.resolution or (128 if contraction == "box" else 256)
+        super().__init__(resolution, radius, contraction)
         self.threshold = threshold
-        self.register_buffer("opacity", torch.zeros(config.resolution**3))
+        self.register_buffer("opacity", torch.zeros(resolution**3))
 
     def refresh(self, step: int, field: FieldView, seed: int) -> None:
         if step % self.EVERY:

@@ -65,7 +65,9 @@ def test_trunc_exp_stops_its_gradient_from_exploding():
 
 
 def test_a_progressive_grid_opens_one_level_at_a_time_and_never_reads_the_rest():
-    config = ProgressiveBandHashGrid.Config(n_levels=6, log2_hashmap_size=10, start_level=2, start_step=5, update_steps=10)
+    config = ProgressiveBandHashGrid.Config(
+        n_levels=6, log2_hashmap_size=10, start_level=2, start_step=5, update_steps=10
+    )
     grid = encodings.make(config)
     x = torch.rand(50, 3)
     for step, level in [(0, 2), (14, 2), (15, 3), (25, 4), (1000, 6)]:
@@ -202,7 +204,9 @@ def test_a_frequency_field_has_gradients_and_their_gradients():
 
 
 def test_a_texture_without_view_sees_no_direction():
-    texture = textures.make(parse(textures.get("volume-color").Config, {"input_feature_dim": 6, "color_activation": "sigmoid"}))
+    texture = textures.make(
+        parse(textures.get("volume-color").Config, {"input_feature_dim": 6, "color_activation": "sigmoid"})
+    )
     feature, directions = torch.rand(5, 6), torch.nn.functional.normalize(torch.randn(2, 5, 3), dim=-1)
     assert torch.equal(texture(feature, directions[0], directions[0]), texture(feature, directions[1]))
 

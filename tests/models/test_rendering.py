@@ -70,7 +70,9 @@ def test_the_opacity_of_two_intervals_is_that_of_their_union():
     assert torch.allclose(halves, density_alpha(density, width))
 
 
-@pytest.mark.parametrize(("progress", "cosine", "slope"), [(1.0, -0.7, -0.7), (1.0, 0.7, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -0.5)])
+@pytest.mark.parametrize(
+    ("progress", "cosine", "slope"), [(1.0, -0.7, -0.7), (1.0, 0.7, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -0.5)]
+)
 def test_the_annealed_slope_lets_leaving_rays_in_early_on(progress, cosine, slope):
     assert annealed_slope(torch.tensor([cosine]), progress).item() == pytest.approx(slope)
 
@@ -84,7 +86,10 @@ def test_a_sharp_surface_is_opaque_in_front_and_clear_behind_the_ray():
 
 def test_weights_of_a_ray_sum_to_its_opacity_and_depth_is_their_mean_distance():
     samples = Samples(
-        torch.tensor([1.0, 2.0, 5.0]), torch.tensor([2.0, 3.0, 6.0]), torch.tensor([0, 0, 2]), torch.tensor([0, 2, 2, 3])
+        torch.tensor([1.0, 2.0, 5.0]),
+        torch.tensor([2.0, 3.0, 6.0]),
+        torch.tensor([0, 0, 2]),
+        torch.tensor([0, 2, 2, 3]),
     )
     color = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
     seen = composite(samples, torch.tensor([0.5, 0.5, 0.25]), color)
@@ -116,9 +121,7 @@ def test_cone_angle_reaches_the_end_in_the_given_number_of_steps():
 
 
 def test_samples_behind_an_opaque_one_are_dropped():
-    samples = Samples(
-        torch.arange(4.0), torch.arange(4.0) + 1, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 3, 4])
-    )
+    samples = Samples(torch.arange(4.0), torch.arange(4.0) + 1, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 3, 4]))
     alpha = torch.tensor([0.0, 1.0, 0.5, 0.5])
     kept = visible(samples, rays_along_x(2), lambda points, samples: alpha, "auto")
     assert kept.t_start.tolist() == [0.0, 1.0, 3.0]
@@ -253,7 +256,12 @@ def test_every_parameter_learns_even_from_rays_without_samples(make):
 
 def test_a_learned_background_lies_behind_the_object():
     background = {
-        "geometry_bg": {"name": "volume-density", "feature_dim": 8, "density_activation": "trunc_exp", "isosurface": None},
+        "geometry_bg": {
+            "name": "volume-density",
+            "feature_dim": 8,
+            "density_activation": "trunc_exp",
+            "isosurface": None,
+        },
         "texture_bg": {"name": "volume-radiance", "input_feature_dim": 8, "color_activation": "sigmoid"},
     }
     background["geometry_bg"]["xyz_encoding_config"] = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8}

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
-from utils.config import exponential_decay_rate, parse
+from utils.config import parse
 from utils.registry import ConfigError
+from utils.resolvers import exponential_decay_rate
 
 
 class Model(nn.Module):

@@ -1,0 +1,128 @@
+"""Files of an exported model, opened again by another program's reader."""
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from models.base import Model, ModelConfig
+from models.fields.isosurface import IsosurfaceConfig
+from systems.export import ExportConfig, export_surface
+from utils.registry import ConfigError
+
+SMALL = {"texture_faces": 3000, "texture_size": 256, "chunk_size": 5000}
+
+
+class Balls(Model):
+    """A large ball and a small one beside it, coloured by position."""
+
+    is_distance = True
+    quantities = frozenset()
+
+    def __init__(self, shift: float = 0.0, is_meshed: bool = True):
+        super().__init__(ModelConfig(radius=1.0))
+        self.shift, self.is_meshed = shift, is_meshed
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    @property
+    def isosurface(self):
+        return IsosurfaceConfig(resolution=48) if self.is_meshed else None
+
+    def update(self, step, seed):
+        raise NotImplementedError
+
+    def forward(self, rays):
+        raise NotImplementedError
+
+    def level(self, points):
+        large = points.norm(dim=-1) - 0.5
+        small = (points - torch.tensor([0.75, 0.0, 0.0])).norm(dim=-1) - 0.1
+        return torch.minimum(large, small) + self.shift
+
+    def surface_color(self, points, normals):
+        torch.testing.assert_close(normals.norm(dim=-1), torch.ones(len(normals)))
+        return 0.5 + points * (1 + self.unused)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("save")
+    return export_surface(Balls(), ExportConfig(**SMALL), folder, "it100")
+
+
+def test_every_file_is_written_beside_the_others(exported):
+    _, paths, _ = exported
+    names = ["it100-mc48.obj", *(f"it100-mc48-textured.{kind}" for kind in ("obj", "mtl", "png", "glb"))]
+    assert [path.name for path in paths] == names
+    assert all(path.stat().st_size > 0 for path in paths)
+
+
+def test_the_report_tells_of_parts_that_were_dropped(exported):
+    mesh, _, summary = exported
+    assert summary["components"] == 1 and summary["components_dropped"] == 1
+    assert summary["is_watertight"] and summary["euler"] == 2
+    assert summary["vertices"] == len(mesh.vertices)
+
+
+def test_the_full_mesh_carries_the_colours_of_its_vertices(exported):
+    mesh, paths, _ = exported
+    read = trimesh.load(paths[0], process=False)
+    np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-6)
+    np.testing.assert_array_equal(read.faces, mesh.faces)
+    assert read.volume == pytest.approx(4 / 3 * np.pi * 0.5**3, rel=0.01)
+    np.testing.assert_allclose(read.visual.vertex_colors[:, :3] / 255, 0.5 + read.vertices, atol=0.5 / 255 + 1e-3)
+
+
+@pytest.mark.parametrize("row", [1, 4], ids=["obj", "glb"])
+def test_the_texture_shows_the_colours_where_the_uv_point(exported, row):
+    read = trimesh.load(exported[1][row], process=False)
+    body = read.to_geometry() if isinstance(read, trimesh.Scene) else read
+    world = body.vertices if row == 1 else body.vertices @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T
+    assert trimesh.Trimesh(world, body.faces).volume == pytest.approx(4 / 3 * np.pi * 0.5**3, rel=0.02)
+
+    material = body.visual.material
+    image = material.image if row == 1 else material.baseColorTexture
+    # Inside faces, away from seams, the nearest texel is within a texel, 0.01 world units.
+    uv, points = body.visual.uv[body.faces].mean(axis=1), world[body.faces].mean(axis=1)
+    color = trimesh.visual.color.uv_to_color(uv, image)[:, :3] / 255
+    assert np.abs(color - (0.5 + points)).mean() < 0.01
+    assert np.abs(color - (0.5 + points)).max() < 0.05
+
+
+def test_a_glb_stands_upright_and_holds_world_coordinates(exported):
+    scene = trimesh.load(exported[1][4], process=False)
+    node = scene.graph.nodes_geometry[0]
+    rotation, _ = scene.graph[node]
+    np.testing.assert_allclose(rotation[:3, :3] @ [0, 0, 1], [0, 1, 0])
+    assert np.linalg.det(rotation) == pytest.approx(1)
+
+
+def test_normals_are_written_with_the_textured_mesh(exported):
+    read = trimesh.load(exported[1][1], process=False)
+    outward = read.vertices / np.linalg.norm(read.vertices, axis=1, keepdims=True)
+    assert (read.vertex_normals * outward).sum(axis=1).min() > 0.9
+
+
+def test_colours_texture_and_filtering_are_options(tmp_path):
+    config = ExportConfig(export_vertex_color=False, texture_size=0, keep_components=0)
+    mesh, paths, summary = export_surface(Balls(), config, tmp_path / "new", "it1")
+    assert [path.name for path in paths] == ["it1-mc48.obj"]
+    assert mesh.colors is None and summary["components"] == 2
+    assert all(len(line.split()) == 4 for line in paths[0].read_text().splitlines())
+
+
+def test_an_empty_surface_is_told_and_ends_no_run(tmp_path, capsys):
+    assert export_surface(Balls(shift=9.0), ExportConfig(), tmp_path, "it1") == (None, [], None)
+    assert "no mesh: no surface in the box" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_field_without_isosurface_options_is_not_meshed(tmp_path, capsys):
+    assert export_surface(Balls(is_meshed=False), ExportConfig(), tmp_path, "it1") == (None, [], None)
+    assert "model.geometry.isosurface is null" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["chunk_size", "texture_faces", "texture_size", "keep_components"])
+def test_options_out_of_range_name_their_key(key):
+    with pytest.raises(ConfigError, match=f"export.{key} is -1; expected at least"):
+        ExportConfig(**{key: -1})

@@ -1,0 +1,226 @@
+"""From the command line to results, on scenes of a few thousand pixels."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trimesh
+from omegaconf import OmegaConf
+
+import launch
+from systems import systems
+from systems.experiment import Experiment
+from systems.trainer import make_trainer
+from utils.config import load, parse
+from utils.run_directory import add_run_keys
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+TINY_DATA = {"name": "synthetic", "n_train_views": 6, "n_test_views": 2, "size": 24, "samples_per_pixel": 4}
+TINY_GRID = {"n_levels": 4, "log2_hashmap_size": 10}
+
+
+def tiny(*extra: str) -> list[str]:
+    """The demo at a size that trains in a second or two."""
+    words = [f"dataset.{key}={value}" for key, value in TINY_DATA.items()]
+    words += [f"model.geometry.xyz_encoding_config.{key}={value}" for key, value in TINY_GRID.items()]
+    words += ["model.samples_per_step=1024", "model.train_num_rays=64", "model.max_train_num_rays=256"]
+    words += ["model.occupancy.resolution=32", "model.num_probes=64", "model.geometry.isosurface.resolution=32"]
+    words += ["export.texture_faces=300", "export.texture_size=64", "trainer.limit_val_batches=0"]
+    words += ["trainer.log_every_n_steps=5", "trainer.max_steps=40"]
+    return [*words, *extra]
+
+
+def run(folder: Path, *words: str) -> int:
+    places = ["--exp_dir", str(folder / "exp"), "--runs_dir", str(folder / "runs"), "--gpu", "none"]
+    os.environ.pop("INSTANT_SURFACES_TRIAL", None)
+    return launch.main([*places, *words])
+
+
+def demo(folder: Path, *words: str) -> Path:
+    """Trains the tiny demo and returns the folder of its run."""
+    assert run(folder, "--config", str(ROOT / "configs/demo.yaml"), "--train", *tiny(*words)) == 0
+    return next((folder / "exp" / "demo").iterdir())
+
+
+def checkpoint(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    """Bitwise equality of nested state."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for row, (left, right) in enumerate(zip(a, b, strict=True)):
+            assert_same(left, right, f"{where}[{row}]")
+    else:
+        assert a == b, where
+
+
+def test_the_demo_ends_with_video_textured_mesh_and_metrics(tmp_path, capsys):
+    folder = demo(tmp_path)
+    said = capsys.readouterr().out
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["step"] == 40
+    assert metrics["test"]["n_views"] == 2 and 5 < metrics["test"]["psnr"] < 60 and 0 < metrics["test"]["ssim"] <= 1
+    assert [view["psnr"] for view in metrics["test"]["views"]]
+    assert metrics["mesh"]["faces"] > 100 and metrics["mesh"]["components"] == 1
+    assert any("distance" in key or "chamfer" in key for key in metrics["mesh"])
+    for path in (*folder.glob("save/*.mp4"), *folder.glob("save/*.glb"), folder / "metrics.json"):
+        assert str(path.resolve()) in said
+    assert len(list(folder.glob("save/it40-test/*.png"))) == 2
+    meshes = list(folder.glob("save/*.obj"))
+    assert len(meshes) == 2 and all(len(trimesh.load(path).vertices) for path in meshes)
+    for name in ("config/parsed.yaml", "config/raw.yaml", "code/launch.py", "ckpt/last.ckpt", "csv_logs/metrics.csv"):
+        assert (folder / name).is_file()
+
+
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path):
+    # 200 steps with a checkpoint at 100: whole, and again from 100.
+    words = ("trainer.max_steps=200", "checkpoint.every_n_train_steps=100")
+    whole = demo(tmp_path / "whole", *words)
+    middle = next(whole.glob("ckpt/*step=100.ckpt"))
+    resumed = demo(tmp_path / "resumed", *words, "--resume", str(middle))
+    a, b = (checkpoint(folder / "ckpt/last.ckpt") for folder in (whole, resumed))
+    assert a["global_step"] == b["global_step"] == 200
+    assert_same(a["state_dict"], b["state_dict"])
+    assert "budget.n" in a["state_dict"] and any("occupancy" in key for key in a["state_dict"])
+    assert_same(a["optimizer_states"], b["optimizer_states"])
+    assert_same(a["lr_schedulers"], b["lr_schedulers"])
+    losses = [
+        {row["step"]: row for row in _csv(folder) if row.get("train/loss") and int(row["step"]) >= 100}
+        for folder in (whole, resumed)
+    ]
+    assert losses[0].keys() == losses[1].keys() and len(losses[0]) == 20
+    for step, row in losses[0].items():
+        for key in row:
+            if key.startswith("train/") and key != "train/minutes":
+                assert row[key] == losses[1][step][key], (step, key)
+
+
+def test_a_checkpoint_is_tested_and_exported_at_its_own_step(tmp_path):
+    trained = demo(tmp_path)
+    parsed, last = str(trained / "config/parsed.yaml"), str(trained / "ckpt/last.ckpt")
+    before = json.loads((trained / "metrics.json").read_text())
+    (trained / "metrics.json").unlink()
+    for path in trained.glob("save/*.*"):
+        path.unlink()
+    assert run(tmp_path, "--config", parsed, "--test", "--resume", last) == 0
+    again = json.loads((trained / "metrics.json").read_text())
+    assert again["step"] == 40 and again["test"] == before["test"] and again["mesh"] == before["mesh"]
+    for path in trained.glob("save/*.*"):
+        path.unlink()
+    assert run(tmp_path, "--config", parsed, "--export", "--resume", last) == 0
+    assert list(trained.glob("save/it40-*.glb"))
+    assert run(tmp_path, "--config", parsed, "--predict", "--resume", last) == 0
+    assert len(list(trained.glob("save/it40-predict/*.png"))) == 6
+    assert run(tmp_path, "--config", parsed, "--validate", "--resume", last, "trainer.limit_val_batches=1") == 0
+    assert list(trained.glob("save/it40-0.png"))
+
+
+def test_weights_alone_begin_a_new_run_at_step_zero(tmp_path):
+    trained = demo(tmp_path / "first")
+    last = str(trained / "ckpt/last.ckpt")
+    again = demo(tmp_path / "second", "--resume", last, "--resume_weights_only", "trainer.max_steps=5")
+    a, b = checkpoint(Path(last)), checkpoint(again / "ckpt/last.ckpt")
+    assert b["global_step"] == 5 and b["state_dict"]["step"] == 5
+    key = "model.geometry.network.network.directions.0"
+    # Five steps of warm-up move weights a little; a fresh start is far away.
+    assert (a["state_dict"][key] - b["state_dict"][key]).abs().max() < 0.1
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_in_one_line(tmp_path, capsys):
+    trained = demo(tmp_path, "trainer.max_steps=2")
+    capsys.readouterr()
+    words = tiny("model.geometry.feature_dim=9", "--resume", str(trained / "ckpt/last.ckpt"))
+    assert run(tmp_path, "--config", str(ROOT / "configs/demo.yaml"), "--train", *words) == 2
+    said = capsys.readouterr().err.strip()
+    assert "another configuration" in said and "geometry" in said and "\n" not in said
+
+
+def test_an_empty_surface_is_explained_and_the_run_finishes(tmp_path, capsys):
+    folder = demo(tmp_path, "trainer.max_steps=2", "model.geometry.isosurface.threshold=-100")
+    said = capsys.readouterr().out
+    assert "no mesh" in said and "threshold" in said
+    assert json.loads((folder / "metrics.json").read_text())["mesh"] is None
+    assert list(folder.glob("save/*.mp4"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_trains_a_step(name, tmp_path):
+    config = load(ROOT / "configs" / name, ["dataset.scene=lego"] if "blender" in name else [])
+    OmegaConf.update(config, "dataset", TINY_DATA, merge=False)
+    # Smaller tables and grids: the mathematics stays that of the file.
+    for field in ("geometry", "geometry_bg"):
+        if field in config.model:
+            config.model[field].xyz_encoding_config.log2_hashmap_size = 10
+    config.model.occupancy = {**config.model.get("occupancy", {"name": "moving-average"}), "resolution": 16}
+    if config.model.name == "nerf":
+        del config.model.occupancy["name"]
+    if config.model.get("learned_background") and config.model.name == "neus":
+        config.model.occupancy_bg = {"resolution": 16}
+    config.model.train_num_rays = 16
+    config.model.samples_per_step = 1024
+    config.trainer.max_steps = 2
+    config.trainer.limit_val_batches = 0
+    config.trainer.log_every_n_steps = 1
+    add_run_keys(config, {"exp_dir": str(tmp_path)})
+    experiment = parse(Experiment, config)
+    system = systems.make(experiment.system, experiment)
+    before = {key: value.clone() for key, value in system.model.named_parameters()}
+
+    from datasets import datasets
+    from datasets.module import SceneData
+
+    trainer = make_trainer(experiment, "none", tmp_path / "runs")
+    trainer.fit(system, SceneData(datasets.make(experiment.dataset)))
+    assert trainer.global_step == 2
+    moved = [key for key, value in system.model.named_parameters() if not torch.equal(value, before[key])]
+    assert any(key.startswith("geometry.") for key in moved) and any(key.startswith("texture.") for key in moved)
+    assert all(value.isfinite().all() for value in system.model.parameters())
+
+
+def test_two_processes_draw_different_rays_and_keep_equal_parameters(tmp_path):
+    words = tiny("trainer.devices=2", "trainer.max_steps=20", "system.name=witness-system")
+    first = _two_processes(tmp_path / "a", *words)
+    runs = list((tmp_path / "a/exp/demo").iterdir())
+    assert len(runs) == 1
+    assert len(list(runs[0].glob("save/it20-test/*.png"))) == 2
+    assert json.loads((runs[0] / "metrics.json").read_text())["test"]["n_views"] == 2
+    assert_same(first[0]["state"], first[1]["state"])
+    assert not torch.equal(first[0]["pixels"], first[1]["pixels"])
+    last = runs[0] / "ckpt/last.ckpt"
+    words[words.index("trainer.max_steps=20")] = "trainer.max_steps=40"
+    resumed = _two_processes(tmp_path / "b", *words, "--resume", str(last))
+    assert resumed[0]["step"] == resumed[1]["step"] == 40
+    assert_same(resumed[0]["state"], resumed[1]["state"])
+    # What a resumed run draws first is not what the first run drew first: it goes on, it does not begin again.
+    assert not torch.equal(resumed[0]["pixels"], first[0]["pixels"])
+
+
+def _two_processes(folder: Path, *words: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "launch.py", "--config", "configs/demo.yaml", "--train", "--gpu", "none"]
+    command += ["--import", "tests/witness.py", "--exp_dir", str(folder / "exp"), "--runs_dir", str(folder / "runs")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("INSTANT_SURFACES_TRIAL", None)
+    done = subprocess.run([*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run_folder = next((folder / "exp" / "demo").iterdir())
+    return [torch.load(run_folder / "save" / f"witness-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def _csv(folder: Path) -> list[dict[str, str]]:
+    lines = (folder / "csv_logs/metrics.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    return [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
