@@ -25,7 +25,7 @@ from torch import Tensor
 
 from utils.types import Surface
 
-MAJOR, MINOR, TUBE = 0.725, 0.27, 0.195
+MAJOR, MINOR, TUBE = 0.72, 0.27, 0.20
 TWIST = 1.5
 RELIEF = 0.008
 BUMPS_AROUND, BUMPS_ALONG = 18, 80
@@ -33,13 +33,15 @@ RADIUS = MAJOR + MINOR + TUBE + RELIEF
 """Of the bounding sphere, reached by the bumps that face outward."""
 BOX = (RADIUS, RADIUS, MINOR + TUBE + RELIEF)
 """Half the extents of the bounding box."""
-SAFE_STEP = 0.39
+SAFE_STEP = 0.37
 """A sphere of this times `signed_distance` around an outside point never reaches the surface."""
 
 N_CANDIDATES = 400_000
 PLASTIC = 1.22074408460575947536
 """Root of x^4 = x + 1, whose powers are hard to approximate by fractions."""
-N_SLIDES = 6
+N_STARTS, N_SLIDES = 4, 10
+BEND = 60.0
+"""A typical curvature of the bumps, inverse world units."""
 
 RISE = TWIST * MINOR
 
@@ -144,8 +146,9 @@ def surface_point(turn: Float[Tensor, "N"], around: Float[Tensor, "N"]) -> Float
 def knot_surface() -> Surface:
     """The exact surface, with points spread evenly over it.
 
-    Its `distance` finds the nearest of these points, then slides along the surface. The result is the distance to
-    a point of the surface, so never too small; too large by less than 1e-4.
+    Its `distance` slides along the surface from the nearest of these points to the foot of the perpendicular. It
+    is the distance to a point of the surface, so never too small; where bumps compete it may pick the wrong one.
+    Measured: too large by at most 1e-5 within 0.001 of the surface, elsewhere by 1e-5 on average and at most 0.004.
     """
     place = _even_places()
     points = surface_point(*place)  # [3, P]
@@ -153,8 +156,9 @@ def knot_surface() -> Surface:
 
     def distance(query: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         wanted = query.detach().cpu().double()
-        nearest = torch.from_numpy(tree.query(wanted.numpy(), workers=-1)[1])
-        return _slide_closer(wanted.T, place[:, nearest]).to(query)
+        starts = torch.from_numpy(tree.query(wanted.numpy(), k=N_STARTS, workers=-1)[1].reshape(-1))
+        distances = _slide_closer(wanted.repeat_interleave(N_STARTS, dim=0).T, place[:, starts])
+        return distances.view(-1, N_STARTS).amin(1).to(query)
 
     return Surface(points.T.float(), distance, 2 * RADIUS)
 
@@ -176,7 +180,8 @@ def _even_places() -> Float[Tensor, "2 P"]:
 def _slide_closer(points: Float[Tensor, "3 N"], place: Float[Tensor, "2 N"]) -> Float[Tensor, "N"]:
     """Distances from points to the surface near given places on it (Levenberg-Marquardt, keeps the best place)."""
     offset = surface_point(*place) - points
-    damping = torch.full_like(offset[0], 0.01)
+    # Far away, the bumps bend the surface more than its tangents tell; shorter steps are safe there.
+    damping = 0.01 + offset.norm(dim=0) * BEND
     for _ in range(N_SLIDES):
         by_turn, by_around = _tangents(place)
         a, b, c = (by_turn**2).sum(0), (by_turn * by_around).sum(0), (by_around**2).sum(0)
@@ -187,7 +192,7 @@ def _slide_closer(points: Float[Tensor, "3 N"], place: Float[Tensor, "2 N"]) -> 
         is_closer = (moved**2).sum(0) < (offset**2).sum(0)
         place = torch.where(is_closer, place + step, place)
         offset = torch.where(is_closer, moved, offset)
-        damping = damping * torch.where(is_closer, 0.2, 5.0)
+        damping = damping * torch.where(is_closer, 0.25, 4.0)
     return offset.norm(dim=0)
 
 

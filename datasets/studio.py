@@ -20,11 +20,9 @@ CHUNK = 100_000
 """Rays traced at once: few enough for the cache of a core, many enough to hide the cost of calling torch."""
 MIN_STEP = 0.004
 """Shortest step of the tracer; along a ray, it may miss bumps that are thinner than this."""
-HEADROOM, LEEWAY = 0.02, 0.2
-"""How far before the nearest and behind the farthest hit around a pixel the rays inside it are searched."""
 N_REFINEMENTS = 2
 
-STRIPES_AROUND, STRIPES_ALONG = 33, 60
+STRIPES_AROUND, STRIPES_ALONG = 34, 60
 LOBES = ((0.98, 0.68, 0.22), (0.93, 0.38, 0.16), (0.72, 0.12, 0.26))
 GROOVE, STRIPE, LIGHT = (0.30, 0.05, 0.10), (0.99, 0.93, 0.80), (1.0, 0.96, 0.88)
 KEY_LIGHT, FILL_LIGHT = (0.5, -0.4, 0.77), (-0.73, 0.62, -0.28)
@@ -67,7 +65,9 @@ def photograph(cameras: Cameras, view: int, places: Float[Tensor, "S 2"]) -> Pho
     is_hit = depth.isfinite()
     normal[:, is_hit] = _normal(origin[:, None] + depth[is_hit] * rays[:, is_hit])
 
-    # What a pixel shows lies between the depths around it; where all rays miss, there is nothing.
+    # What a pixel shows lies between the depths around it, give or take what flat and what round parts of the knot
+    # advance in the width of a pixel; where all rays miss, there is nothing.
+    footprint = origin.norm() / cameras.focal[view, 0]
     around = depth.view(1, height, width)
     nearest = -max_pool2d(-around, 3, stride=1, padding=1).reshape(-1)
     farthest = max_pool2d(around.where(around.isfinite(), 0.0), 3, stride=1, padding=1).reshape(-1)
@@ -75,7 +75,7 @@ def photograph(cameras: Cameras, view: int, places: Float[Tensor, "S 2"]) -> Pho
     for pixels in nearest.isfinite().nonzero()[:, 0].split(max(CHUNK // len(places), 1)):
         samples = corner[:, pixels, None] + places.T[:, None, :]
         rays = _directions(cameras, view, samples.reshape(2, -1))
-        span = torch.stack((nearest[pixels] - HEADROOM, farthest[pixels] + LEEWAY))
+        span = torch.stack((nearest[pixels] - footprint, farthest[pixels] + torch.sqrt(footprint)))
         t = trace(origin, rays, *span.repeat_interleave(len(places), dim=1))
         color[:, pixels], alpha[pixels] = _average(origin, rays, t, len(places))
     return Photograph(
@@ -122,7 +122,8 @@ def trace(
 
 def paint(points: Float[Tensor, "3 N"], at: knot.RopeCoordinates) -> Float[Tensor, "3 N"]:
     """Albedo: a colour per lobe of the trefoil, dark grooves in the weave, fine light stripes across it."""
-    lobes = torch.tensor([(math.cos(angle), math.sin(angle)) for angle in (0, 2 * math.pi / 3, 4 * math.pi / 3)])
+    angle = 2 * math.pi / 3 * torch.arange(3)
+    lobes = torch.stack((angle.cos(), angle.sin()), dim=1)
     share = (1 + lobes @ (points[:2] / at.rho)) ** 2 / 4.5  # [3, N], sums to 1
     albedo = torch.tensor(LOBES).T @ share
     albedo = torch.lerp(albedo, _column(GROOVE), 0.25 * (1 - knot.relief(at.around, at.along)))

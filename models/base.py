@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.fields.encodings import Backend
 from models.fields.isosurface import IsosurfaceConfig
+from models.ops.dispatch import Backend
 from utils.registry import ConfigError
 from utils.types import Rays, Rendered
 
@@ -96,7 +96,9 @@ class Model(nn.Module, ABC):
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendered:
         """The same for any number of rays, in pieces of `ray_chunk`, without what only losses need."""
-        parts = [self(rays[start : start + self.config.ray_chunk]) for start in range(0, len(rays), self.config.ray_chunk)]
+        parts = [
+            self(rays[start : start + self.config.ray_chunk]) for start in range(0, len(rays), self.config.ray_chunk)
+        ]
         return Rendered.cat([_pixels_only(part) for part in parts])
 
     def load_weights(self) -> None:

@@ -21,11 +21,15 @@ ROOT = Path(__file__).resolve().parents[1]
 OLDEST, NEWEST = (3, 10), (3, 13)
 
 
-def check_version(version: tuple[int, int]) -> None:
+def check_version(version: "tuple[int, ...]") -> None:
     """Stops where a package of the requirements has no build for this Python."""
     if not OLDEST <= version <= NEWEST:
         known = f"{'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
         sys.exit(f"error: this is Python {'.'.join(map(str, version))}; run the script with one of {known}")
+
+
+# Here already, because the annotations below are errors to older Pythons.
+check_version(sys.version_info[:2])
 
 
 def requirements(is_development: bool) -> list[str]:
@@ -77,7 +81,6 @@ def commands(action: str, python: Path, rest: list[str]) -> list[list[str]]:
 
 
 def main(words: list[str]) -> int:
-    check_version(sys.version_info[:2])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", metavar="DIR", help="default: .venv")
     parser.add_argument("action", choices=("demo", "test", "check"))

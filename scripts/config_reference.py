@@ -78,7 +78,7 @@ def _registries() -> list[Registry]:
     for package in (datasets.datasets, models.models, systems.systems):
         package.names()
         # Modules of the package import the registries that they fill. The package itself may hide one of them: after
-        # `import systems.losses` the name `systems.losses` is the module.
+        # `import systems.loss_functions` the name `systems.loss_functions` is the module.
         modules = [module for name, module in sys.modules.items() if name.split(".")[0] == package.package]
         found |= {id(one): one for module in modules for one in vars(module).values() if isinstance(one, Registry)}
     return sorted(found.values(), key=lambda registry: _ORDER.index(registry.kind))

@@ -18,7 +18,7 @@ from systems import metrics, systems
 from systems.budget import RayBudget
 from systems.export import export_surface
 from systems.geometry_error import geometry_error
-from systems.losses import LossReport, LossSet
+from systems.loss_functions import LossReport, LossSet
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import save_image, view_panel, write_video
 from utils.randomness import reseed

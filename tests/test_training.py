@@ -175,7 +175,7 @@ def test_every_configuration_trains_a_step(name, tmp_path):
     config.trainer.max_steps = 2
     config.trainer.limit_val_batches = 0
     config.trainer.log_every_n_steps = 1
-    add_run_keys(config, {"exp_dir": str(tmp_path)})
+    add_run_keys(config, {"exp_dir": str(tmp_path), "train": True, "resume": None, "resume_weights_only": False})
     experiment = parse(Experiment, config)
     system = systems.make(experiment.system, experiment)
     before = {key: value.clone() for key, value in system.model.named_parameters()}

@@ -73,8 +73,8 @@ def get_activation(name: str | None) -> Activation:
                 return make(float(word[len(prefix) :]))
             except ValueError:
                 break
-    function = getattr(F, word, None)
-    if not callable(function):
+    function: Activation | None = getattr(F, word, None)
+    if function is None:
         known = [*_NAMED, *(f"{prefix}<number>" for prefix in _WITH_NUMBER)]
         raise ConfigError(f"unknown activation '{name}'{nearest(word, list(_NAMED))}; known: {', '.join(known)}")
     return function

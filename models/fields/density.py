@@ -43,7 +43,8 @@ class VolumeDensity(nn.Module):
     def __init__(self, config: "VolumeDensity.Config", contraction: Contraction):
         super().__init__()
         self.config = config
-        self.radius, self.contraction = config.radius, contraction
+        self.radius = config.radius
+        self.contraction: Contraction = contraction
         self.n_features = config.feature_dim
         self.isosurface = config.isosurface
         self.density_activation = get_activation(config.density_activation)

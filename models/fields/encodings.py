@@ -6,16 +6,14 @@ Positions come as unit-cube coordinates; directions are brought to [0, 1] too, a
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from models import encodings, ops
+from models.ops.dispatch import Backend
 from utils.registry import ConfigError
-
-Backend = Literal["auto", "reference", "native"]
 
 
 class Encoding(nn.Module):
@@ -67,7 +65,7 @@ class HashGrid(Encoding):
             config.base_resolution,
             config.per_level_scale,
         )
-        self.backend = config.backend
+        self.backend: Backend = config.backend
         self.include_xyz = config.include_xyz
         self.n_active = config.n_levels
         self.table = nn.Parameter(torch.empty(self.layout.n_entries, config.n_features_per_level).uniform_(-1e-4, 1e-4))
@@ -112,7 +110,7 @@ class ProgressiveBandHashGrid(HashGrid):
 
 @encodings.register("VanillaFrequency")
 class VanillaFrequency(Encoding):
-    """sin and cos of 2^k x for every coordinate x and k < n_frequencies; high bands can fade in (Mildenhall et al. 2020)."""
+    """sin and cos of 2^k x for every coordinate and k < n_frequencies (Mildenhall et al. 2020); bands can fade in."""
 
     scale = 1.0
 
@@ -184,7 +182,7 @@ class SphericalHarmonics(Encoding):
         if n_inputs != 3:
             raise ConfigError(f"SphericalHarmonics encodes directions of 3 coordinates, not {n_inputs}")
         self.degree = config.degree
-        self.backend = config.backend
+        self.backend: Backend = config.backend
         self.include_xyz = config.include_xyz
         self.n_outputs = config.degree**2 + 3 * self.include_xyz
 

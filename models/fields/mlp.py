@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models import networks, ops
 from models.fields.activations import get_activation
-from models.fields.encodings import Backend
+from models.ops.dispatch import Backend
 from utils.registry import ConfigError
 
 
@@ -57,7 +57,7 @@ class MLP(nn.Module):
         self.n_inputs, self.n_outputs = n_inputs, n_outputs
         self.activation = "softplus" if config.sphere_init else config.activation.lower()
         self.output_activation = get_activation(config.output_activation)
-        self.backend = config.backend
+        self.backend: Backend = config.backend
         sizes = [n_inputs, *[config.n_neurons] * config.n_hidden_layers, n_outputs]
         has_bias = config.otype == "VanillaMLP"
         self.directions = nn.ParameterList()
@@ -79,7 +79,7 @@ class MLP(nn.Module):
         """Weights [out, in] and biases [out] (or None) of every layer, normalisation applied."""
         weights = list(self.directions)
         if self.lengths:
-            weights = [torch._weight_norm(v, g, 0) for v, g in zip(weights, self.lengths, strict=True)]
+            weights = [g * torch.nn.functional.normalize(v) for v, g in zip(weights, self.lengths, strict=True)]
         return weights, list(self.biases) if self.biases else [None] * len(weights)
 
     def forward(self, *inputs: Float[Tensor, "N _"]) -> Float[Tensor, "N O"]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from models import encodings, networks, ops
 from models.fields.encodings import Encoding, HashGrid
 from models.fields.mlp import MLP
+from models.ops.dispatch import Backend
 from utils.registry import ConfigError
 
 # Evaluation without gradients goes through large sets of points in pieces of this many.
@@ -70,7 +71,7 @@ class EncodedNetwork(nn.Module):
         )
         return network.output_activation(output).T
 
-    def _backend(self) -> str:
+    def _backend(self) -> Backend:
         """What encoding and network agree on; `auto` follows the other."""
         named = {self.encoding.backend, self.network.backend} - {"auto"}  # type: ignore[union-attr]
         if len(named) > 1:

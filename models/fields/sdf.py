@@ -81,7 +81,8 @@ class VolumeSDF(nn.Module):
         self.config = config
         if contraction != "box":
             raise ConfigError("volume-sdf lives in a box; choose volume-density for unbounded space")
-        self.radius, self.contraction = config.radius, contraction
+        self.radius = config.radius
+        self.contraction: Contraction = contraction
         self.n_features = config.feature_dim
         self.isosurface = config.isosurface
         self.has_laplacian = config.grad_type == "finite_difference"
@@ -110,7 +111,9 @@ class VolumeSDF(nn.Module):
         feature, gradient = self.network.with_gradient(self._unit(points))
         sdf, slope = self._activate_with_slope(feature[:, 0])
         gradient = gradient / (2 * self.radius)
-        return SDFOutput(sdf, gradient if slope is None else gradient * slope[:, None], self.feature_activation(feature))
+        if slope is not None:
+            gradient = gradient * slope[:, None]
+        return SDFOutput(sdf, gradient, self.feature_activation(feature))
 
     def sdf(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Distance alone."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.ops import native, reference
 from models.ops.autograd import first_order_only
-from models.ops.dispatch import Backend, uses_native
+from models.ops.dispatch import Backend, check_shapes, uses_native
 
 
 def composite(
@@ -30,10 +30,11 @@ def composite(
         weights [N] and sums [C, R] (0 for empty rays). Differentiable once, by alpha (exactly, also where it is 1)
         and values.
     """
-    _check_offsets(offsets, len(alpha))
+    check_shapes("composite", values=(values, (len(values), len(alpha))))
+    offsets = _checked_offsets(offsets, len(alpha))
     if not uses_native("composite", backend, [alpha, values]):
         return reference.composite(alpha, values, offsets)
-    return _Composite.apply(alpha, values, offsets.contiguous())
+    return _Composite.apply(alpha, values, offsets)
 
 
 def distortion(
@@ -55,10 +56,11 @@ def distortion(
     Returns:
         [R], 0 for empty rays. Differentiable once, by weights.
     """
-    _check_offsets(offsets, len(weights))
+    check_shapes("distortion", t_mid=(t_mid, (len(weights),)), width=(width, (len(weights),)))
+    offsets = _checked_offsets(offsets, len(weights))
     if not uses_native("distortion", backend, [weights, t_mid, width]):
         return reference.distortion(weights, t_mid, width, offsets)
-    return _Distortion.apply(weights, t_mid.detach().contiguous(), width.detach().contiguous(), offsets.contiguous())
+    return _Distortion.apply(weights, t_mid.detach().contiguous(), width.detach().contiguous(), offsets)
 
 
 def neus_alpha(
@@ -83,16 +85,18 @@ def neus_alpha(
     Returns:
         [N] in [0, 1]. Differentiable once, by sdf, slope and sharpness.
     """
+    check_shapes("neus_alpha", slope=(slope, (len(sdf),)), width=(width, (len(sdf),)), sharpness=(sharpness, ()))
     obstacle = "the kernel gives no gradient by width" if torch.is_grad_enabled() and width.requires_grad else ""
     if not uses_native("neus_alpha", backend, [sdf, slope, width, sharpness], obstacle):
         return reference.neus_alpha(sdf, slope, width, sharpness)
     return _NeusAlpha.apply(sdf, slope, width, sharpness)
 
 
-def _check_offsets(offsets: Tensor, n_samples: int) -> None:
-    """Raises ValueError unless offsets rise from 0 to the number of samples: kernels trust them with memory."""
+def _checked_offsets(offsets: Tensor, n_samples: int) -> Tensor:
+    """Offsets as the kernels want them; ValueError unless they rise from 0 to the number of samples."""
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != n_samples or bool((offsets.diff() < 0).any()):
         raise ValueError(f"packed samples: offsets must rise from 0 to {n_samples}, the number of samples")
+    return offsets.to(torch.int64).contiguous()
 
 
 class _Composite(torch.autograd.Function):

@@ -1,6 +1,7 @@
 // The kernels for a CPU: loops over levels, tiles and rays, behind a plain C interface that native.py calls.
 //
-// Arrays are feature-major float32 without gaps. Results do not depend on chance, only on the number of threads.
+// Arrays are feature-major float32 without gaps. Results do not depend on chance, only on the number of threads. Of the
+// C++ library nothing is used, so that a compiler without one will do.
 #include "networks.h"
 #include "parallel.h"
 #include "rays.h"

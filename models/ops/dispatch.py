@@ -30,12 +30,20 @@ def uses_native(op: str, backend: Backend, tensors: Iterable[Tensor], obstacle: 
         return False
     if backend not in ("auto", "native"):
         raise ConfigError(f"backend of {op} is '{backend}', expected auto, reference or native")
-    reason = obstacle or _tensor_obstacle(tensors) or native.obstacle()
+    particular = obstacle or _tensor_obstacle(tensors)
+    reason = particular or native.obstacle()
     if reason and backend == "native":
         raise ConfigError(f"backend of {op} is native, but {reason}; use backend auto or reference")
     if reason:
-        tell_once(f"{op} runs as plain torch, which is slower: {reason}")
+        tell_once(f"{op if particular else 'everything'} runs as plain torch, which is slower: {reason}")
     return not reason
+
+
+def check_shapes(op: str, **shapes: tuple[Tensor, tuple[int, ...]]) -> None:
+    """Raises ValueError unless every tensor has the shape beside it: kernels trust shapes with memory."""
+    for name, (tensor, shape) in shapes.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{op}: {name} is {list(tensor.shape)}, expected {list(shape)}")
 
 
 def _tensor_obstacle(tensors: Iterable[Tensor]) -> str:

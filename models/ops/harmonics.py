@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.ops import native, reference
-from models.ops.dispatch import Backend, uses_native
+from models.ops.dispatch import Backend, check_shapes, uses_native
 
 HIGHEST_DEGREE = 4
 
@@ -29,6 +29,7 @@ def spherical_harmonics(
     """
     if not 1 <= degree <= HIGHEST_DEGREE:
         raise ValueError(f"spherical harmonics: degree is {degree}, expected 1 to {HIGHEST_DEGREE}")
+    check_shapes("spherical_harmonics", d=(d, (3, d.shape[-1])))
     obstacle = "the kernel gives no gradient by directions" if torch.is_grad_enabled() and d.requires_grad else ""
     if not uses_native("spherical_harmonics", backend, [d], obstacle):
         return reference.spherical_harmonics(d, degree)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.ops import native, reference
 from models.ops.autograd import first_order_only
-from models.ops.dispatch import Backend, uses_native
+from models.ops.dispatch import Backend, check_shapes, uses_native
 from models.ops.layout import GridLayout
 
 KERNEL_FEATURES = (1, 2, 4, 8)
@@ -37,7 +37,7 @@ def encode(
     Raises:
         ValueError: table or n_active do not fit the layout.
     """
-    levels = active_levels(table, layout, n_active)
+    levels = active_levels(x, table, layout, n_active)
     if not uses_native("encode", backend, [x, table], grid_obstacle(layout)):
         return reference.encode(x, table, layout, levels)
     return _Encode.apply(x, table, layout, levels, torch.is_grad_enabled() and x.requires_grad)
@@ -55,7 +55,7 @@ def encode_jacobian(
     The derivative jumps at cell faces, as the encoding is only piecewise smooth. Arguments as for `encode`. Only the
     reference can be differentiated; training goes through `sdf_field`.
     """
-    levels = active_levels(table, layout, n_active)
+    levels = active_levels(x, table, layout, n_active)
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or table.requires_grad)
     obstacle = grid_obstacle(layout) or ("the kernel gives no gradients" if needs_gradient else "")
     if not uses_native("encode_jacobian", backend, [x, table], obstacle):
@@ -65,8 +65,9 @@ def encode_jacobian(
     return y, jacobian
 
 
-def active_levels(table: Tensor, layout: GridLayout, n_active: int | None) -> int:
-    """`n_active`, or all levels, once table and number fit the layout."""
+def active_levels(x: Tensor, table: Tensor, layout: GridLayout, n_active: int | None) -> int:
+    """`n_active`, or all levels, once points, table and number fit the layout."""
+    check_shapes("hash grid", x=(x, (3, x.shape[-1])))
     if tuple(table.shape) != (layout.n_entries, layout.n_features):
         raise ValueError(
             f"hash grid: table is {list(table.shape)}, expected {[layout.n_entries, layout.n_features]} for {layout}"

@@ -58,7 +58,7 @@ template <int F> INLINE void gather(const Entry<F> *entries, vu key, vf *values)
         vq pair{};
         for (int j = 0; j < W; j++) {
             uint64_t two;
-            std::memcpy(&two, entries[get_lane(key, j)].feature + f, sizeof two);
+            memcpy(&two, entries[get_lane(key, j)].feature + f, sizeof two);
             set_lane(pair, j, two);
         }
         values[f] = bits<vf>(low_half(pair));
@@ -66,10 +66,15 @@ template <int F> INLINE void gather(const Entry<F> *entries, vu key, vf *values)
     }
 }
 
+// Through memory: Clang takes twice as long to pull single lanes out of vectors.
 template <int F> INLINE void scatter(Entry<F> *entries, vu key, const vf *values) {
+    uint32_t keys[W];
+    float rows[F][W];
+    memcpy(keys, &key, sizeof keys);
+    memcpy(rows, values, sizeof rows);
     for (int j = 0; j < W; j++) {
-        Entry<F> &entry = entries[get_lane(key, j)];
-        for (int f = 0; f < F; f++) entry.feature[f] += get_lane(values[f], j);
+        Entry<F> &entry = entries[keys[j]];
+        for (int f = 0; f < F; f++) entry.feature[f] += rows[f][j];
     }
 }
 

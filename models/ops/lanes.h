@@ -2,8 +2,8 @@
 //
 // Only what the two forms spell differently is defined here; arithmetic, comparisons and `a > b ? a : b` read alike.
 #pragma once
-#include <cstdint>
-#include <cstring>
+#include <stdint.h>
+#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -46,30 +46,30 @@ template <class V> INLINE auto get_lane(V a, int j) { return a[j]; }
 
 template <class To, class From> INLINE To bits(From a) {
     To b;
-    std::memcpy(&b, &a, sizeof b);
+    memcpy(&b, &a, sizeof b);
     return b;
 }
 
 // Addresses need no alignment: rows of N floats start anywhere.
 INLINE vf load(const float *p) {
     vf a;
-    std::memcpy(&a, p, sizeof a);
+    memcpy(&a, p, sizeof a);
     return a;
 }
 
-INLINE void store(float *p, vf a) { std::memcpy(p, &a, sizeof a); }
+INLINE void store(float *p, vf a) { memcpy(p, &a, sizeof a); }
 
 // The last lanes of a row may lie beyond it; they read as zero and are not written.
 INLINE vf load_part(const float *p, i64 count) {
     if (count >= W) return load(p);
     vf a{};
-    std::memcpy(&a, p, count * sizeof(float));
+    memcpy(&a, p, count * sizeof(float));
     return a;
 }
 
 INLINE void store_part(float *p, vf a, i64 count) {
     if (count >= W) return store(p, a);
-    std::memcpy(p, &a, count * sizeof(float));
+    memcpy(p, &a, count * sizeof(float));
 }
 
 struct Point {

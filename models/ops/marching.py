@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from models.ops import native, reference
-from models.ops.dispatch import Backend, uses_native
+from models.ops.dispatch import Backend, check_shapes, uses_native
 
 Contraction = Literal["box", "sphere"]
 
@@ -66,12 +66,17 @@ def march(
         t_start [N], t_end [N], ray [N] ascending, offsets [R + 1]. No gradients.
 
     Raises:
-        ValueError: unknown contraction; radius or step not positive; cone negative.
+        ValueError: unknown contraction; radius or step not positive; cone negative; shapes do not fit.
     """
     if contraction not in ("box", "sphere"):
         raise ValueError(f"march: contraction is '{contraction}', expected box or sphere")
     if not (radius > 0 and step > 0 and cone >= 0):
         raise ValueError(f"march: radius {radius}, step {step}, cone {cone}; expected positive, positive, not negative")
+    n = len(origins)
+    check_shapes(
+        "march", origins=(origins, (n, 3)), directions=(directions, (n, 3)), near=(near, (n,)), far=(far, (n,))
+    )
+    check_shapes("march", jitter=(jitter, (n,)), grid=(grid, (len(grid),) * 3))
     if contraction == "box":
         entry, leave, _ = ray_box(origins, directions, radius)
         near, far = torch.maximum(near, entry), torch.minimum(far, leave)
@@ -80,7 +85,7 @@ def march(
     floats = [origins, directions, near, far, jitter]
     if not uses_native("march", backend, floats, "" if len(grid) else "the grid is empty"):
         return reference.march(origins, directions, near, far, grid, contraction, radius, step, cone, jitter)
-    floats, cells = [tensor.contiguous() for tensor in floats], grid.contiguous()
+    floats, cells = [tensor.contiguous() for tensor in floats], grid.to(torch.uint8).contiguous()
     occupancy = _Occupancy(cells.data_ptr(), len(cells), radius, contraction == "sphere")
     rays = _MarchRays(*(tensor.data_ptr() for tensor in floats), occupancy, step, cone)
     counts = torch.empty(len(origins), dtype=torch.int64)

@@ -81,7 +81,7 @@ def load() -> tuple[ctypes.CDLL | None, str]:
         _share_threads(library)
         return library, ""
     found = "; ".join(failures) if failures else "there is no C++ compiler"
-    return None, f"{found}; `pip install ziglang` brings a compiler that works"
+    return None, f"{found}; `pip install ziglang` brings one that works"
 
 
 _loaded = cache(load)
@@ -92,7 +92,7 @@ def _compilers() -> list[list[str]]:
     commands = [shlex.split(os.environ["CXX"])] if os.environ.get("CXX") else []
     commands += [[path] for name in ("c++", "g++", "clang++") if (path := shutil.which(name))]
     if importlib.util.find_spec("ziglang"):
-        # Without -nostdlib++ zig would first build a C++ library, of which the kernels use nothing.
+        # Without -nostdlib++ zig would first build a C++ library, which the kernels do not use.
         commands.append([sys.executable, "-m", "ziglang", "c++", "-nostdlib++"])
     return commands
 
@@ -100,18 +100,18 @@ def _compilers() -> list[list[str]]:
 def _cached(compiler: list[str]) -> ctypes.CDLL:
     """Loads what this compiler made before, or has it made now."""
     name = f"kernels-{_key(compiler)}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "instant-surfaces"
-    if not (folder / name).is_file():
-        log.warning("compiling kernels with %s (once, a few seconds)", " ".join(compiler))
-        try:
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "instant-surfaces"
+        if not (folder / name).is_file():
+            log.warning("compiling kernels with %s (once, a few seconds)", " ".join(compiler))
             folder.mkdir(parents=True, exist_ok=True)
             _compile(compiler, folder / name)
-        except OSError as error:
-            log.warning("kernels cannot be kept in %s (%s); set XDG_CACHE_HOME to a writable folder", folder, error)
-            with tempfile.TemporaryDirectory() as temporary:
-                _compile(compiler, Path(temporary) / name)
-                return _open(Path(temporary) / name)
-    return _open(folder / name)
+        return _open(folder / name)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        log.warning("compiled kernels cannot be kept (%s); set XDG_CACHE_HOME to a writable folder", error)
+        with tempfile.TemporaryDirectory() as temporary:
+            _compile(compiler, Path(temporary) / name)
+            return _open(Path(temporary) / name)
 
 
 def _key(compiler: list[str]) -> str:

@@ -5,7 +5,7 @@
 // by it, is a forward tangent t_0 = J u, q_l = W_l t_l, t_(l+1) = phi'(z_l) q_l, folded into the usual reverse pass:
 //   d z_l = phi' d a_(l+1) + phi'' q_l tau_(l+1),   d W_l = d z_l a_l^T + (phi' tau_(l+1)) t_l^T.
 #pragma once
-#include <cstdlib>
+#include <stdlib.h>
 
 #include "tiles.h"
 
@@ -42,11 +42,11 @@ struct Position {
 
 // Hands out rows of somebody else's memory; a copy starts where the original stood.
 struct Arena {
-    char *free;
+    char *next;
 
     Row *rows(int n) {
-        Row *first = (Row *)free;
-        free += n * sizeof(Row);
+        Row *first = (Row *)next;
+        next += n * sizeof(Row);
         return first;
     }
 };
@@ -56,10 +56,10 @@ struct Scratch {
     void *memory = nullptr;
 
     explicit Scratch(size_t size) {
-        if (posix_memalign(&memory, 64, size)) std::abort();
-        std::memset(memory, 0, size);
+        if (posix_memalign(&memory, 64, size)) abort();
+        memset(memory, 0, size);
     }
-    ~Scratch() { std::free(memory); }
+    ~Scratch() { free(memory); }
     Scratch(const Scratch &) = delete;
     Scratch &operator=(const Scratch &) = delete;
     Arena arena() const { return {(char *)memory}; }
@@ -137,13 +137,11 @@ static void forward_tile(const Network &net, const Position &position, const For
     if (!WITH_GRADIENT) return;
 
     Row *tau = a, *sigma = z;
-    for (int k = 0; k < net.widths[last]; k++)
-        for (int v = 0; v < V; v++) tau[k].v[v] = splat(net.weights[last][k]);
+    fill_rows(net.widths[last], net.weights[last], tau);
     for (int l = last - 1; l >= 0; l--) {
         const int width = net.widths[l + 1];
         if (io.tape && l < last - 1) store_rows(tau, width, io.tape + net.tau_row(l) * N, N, i);
-        for (int k = 0; k < width; k++)
-            for (int v = 0; v < V; v++) sigma[k].v[v] = slopes[l * widest + k].v[v] * tau[k].v[v];
+        scale_rows(width, slopes + l * widest, tau, sigma);
         multiply(net.weight(l).transposed(), nullptr, sigma, tau);
     }
     Row *gradient = arena.rows(3);
@@ -172,6 +170,14 @@ struct WeightSums {
     }
 };
 
+// Adds left right^T to the sums for the weight of layer l.
+static void add_layer(const Network &net, int l, const Row *left, const Row *right, float *transposed,
+                      const WeightSums &sums) {
+    const int stride = WeightSums::stride(net, l);
+    transpose(right, net.widths[l], stride, transposed);
+    add_outer(left, net.widths[l + 1], transposed, stride, sums.weights[l]);
+}
+
 struct Backward {
     const float *inputs, *outputs, *tape;
     const float *d_outputs, *d_gradient;  // upstream; d_gradient only of a field
@@ -183,65 +189,68 @@ static size_t backward_scratch(const Network &net) {
     return sizeof(Row) * ((4 + 4 * net.n_layers) * net.widest() + 3) + sizeof(float) * TILE * (net.widest() + W);
 }
 
+// What a tile's forward pass knew, layer by layer: inputs a_l and slopes phi'(z_l), and in a field with gradient the
+// tangents t_l and bends phi''(z_l) q_l.
+struct Recalled {
+    Row *a[MOST_LAYERS], *t[MOST_LAYERS], *slope[MOST_LAYERS], *bend[MOST_LAYERS];
+};
+
+template <int ACTIVATION, bool WITH_GRADIENT>
+static void recall(const Network &net, const Position &position, const Backward &io, i64 N, i64 i, Row *z, Row *q,
+                   const Recalled &known) {
+    load_rows(known.a[0], net.widths[0], io.inputs, N, i);
+    if (WITH_GRADIENT) {
+        load_rows(z, 3, io.d_gradient, N, i);
+        push_forward(position, z, N, i, known.t[0]);
+    }
+    for (int l = 0; l < net.n_hidden(); l++) {
+        const int width = net.widths[l + 1];
+        load_rows(z, width, io.tape + net.z_row(l) * N, N, i);
+        if (WITH_GRADIENT) multiply(net.weight(l), nullptr, known.t[l], q);
+        for (int k = 0; k < width; k++)
+            for (int v = 0; v < V; v++) {
+                Activated y = activate<ACTIVATION>(z[k].v[v]);
+                known.a[l + 1][k].v[v] = y.value;
+                known.slope[l][k].v[v] = y.slope;
+                if (!WITH_GRADIENT) continue;
+                known.t[l + 1][k].v[v] = y.slope * q[k].v[v];
+                if (ACTIVATION != RELU) known.bend[l][k].v[v] = y.curvature * q[k].v[v];
+            }
+    }
+}
+
 template <int ACTIVATION, bool WITH_GRADIENT>
 static void backward_tile(const Network &net, const Position &position, const Backward &io, i64 N, i64 i, Arena arena,
                           const WeightSums &sums) {
     const int last = net.n_hidden(), widest = net.widest();
-    Row *a[MOST_LAYERS], *t[MOST_LAYERS], *slope[MOST_LAYERS], *bend[MOST_LAYERS];
-    for (int l = 0; l <= last; l++) {
-        a[l] = arena.rows(widest), t[l] = arena.rows(widest);
-        slope[l] = arena.rows(widest), bend[l] = arena.rows(widest);
-    }
     Row *d = arena.rows(widest), *other = arena.rows(widest), *tau = arena.rows(widest);
-    float *transposed = (float *)arena.rows(0);
-
-    load_rows(a[0], net.widths[0], io.inputs, N, i);
-    if (WITH_GRADIENT) {
-        load_rows(d, 3, io.d_gradient, N, i);
-        push_forward(position, d, N, i, t[0]);
+    Recalled known;
+    for (int l = 0; l <= last; l++) {
+        known.a[l] = arena.rows(widest), known.t[l] = arena.rows(widest);
+        known.slope[l] = arena.rows(widest), known.bend[l] = arena.rows(widest);
     }
-    for (int l = 0; l < last; l++) {
-        const int width = net.widths[l + 1];
-        load_rows(d, width, io.tape + net.z_row(l) * N, N, i);
-        if (WITH_GRADIENT) multiply(net.weight(l), nullptr, t[l], other);
-        for (int k = 0; k < width; k++)
-            for (int v = 0; v < V; v++) {
-                Activated y = activate<ACTIVATION>(d[k].v[v]);
-                a[l + 1][k].v[v] = y.value;
-                slope[l][k].v[v] = y.slope;
-                if (!WITH_GRADIENT) continue;
-                t[l + 1][k].v[v] = y.slope * other[k].v[v];
-                if (ACTIVATION != RELU) bend[l][k].v[v] = y.curvature * other[k].v[v];
-            }
-    }
+    float *transposed = (float *)arena.next;
+    recall<ACTIVATION, WITH_GRADIENT>(net, position, io, N, i, d, other, known);
 
     load_rows(d, net.widths[last + 1], io.d_outputs, N, i);
     if (net.output_activation != NONE) {
         load_rows(other, net.widths[last + 1], io.outputs, N, i);
         apply_output_slope(net.output_activation, net.widths[last + 1], other, d);
     }
-    for (int l = last;; l--) {
-        const int stride = WeightSums::stride(net, l), width = net.widths[l + 1];
-        transpose(a[l], net.widths[l], stride, transposed);
-        add_outer(d, width, transposed, stride, sums.weights[l]);
-        add_sums(d, width, sums.biases[l]);
-        if (WITH_GRADIENT && l == last) add_sums(t[l], net.widths[l], sums.weights[l]);  // sigma is row 0 alone
+    for (int l = last;; l--) {  // d is the gradient by z_l, tau that of output 0 by a_(l+1)
+        add_layer(net, l, d, known.a[l], transposed, sums);
+        add_sums(d, net.widths[l + 1], sums.biases[l]);
+        if (WITH_GRADIENT && l == last) add_sums(known.t[l], net.widths[l], sums.weights[l]);  // output 0 is row 0
         if (WITH_GRADIENT && l < last) {
-            for (int k = 0; k < width; k++)
-                for (int v = 0; v < V; v++) other[k].v[v] = slope[l][k].v[v] * tau[k].v[v];
-            transpose(t[l], net.widths[l], stride, transposed);
-            add_outer(other, width, transposed, stride, sums.weights[l]);
+            scale_rows(net.widths[l + 1], known.slope[l], tau, other);
+            add_layer(net, l, other, known.t[l], transposed, sums);
         }
         if (l == 0) break;
+        if (WITH_GRADIENT && l == last) fill_rows(net.widths[l], net.weights[l], tau);
+        if (WITH_GRADIENT && l < last) load_rows(tau, net.widths[l], io.tape + net.tau_row(l - 1) * N, N, i);
         multiply(net.weight(l).transposed(), nullptr, d, other);
-        if (WITH_GRADIENT && l < last)
-            load_rows(tau, net.widths[l], io.tape + net.tau_row(l - 1) * N, N, i);
-        for (int k = 0; k < net.widths[l]; k++)
-            for (int v = 0; v < V; v++) {
-                if (WITH_GRADIENT && l == last) tau[k].v[v] = splat(net.weights[last][k]);
-                d[k].v[v] = slope[l - 1][k].v[v] * other[k].v[v];
-                if (WITH_GRADIENT && ACTIVATION != RELU) d[k].v[v] += bend[l - 1][k].v[v] * tau[k].v[v];
-            }
+        scale_rows(net.widths[l], known.slope[l - 1], other, d);
+        if (WITH_GRADIENT && ACTIVATION != RELU) add_product(net.widths[l], known.bend[l - 1], tau, d);
     }
     if (!io.d_inputs) return;
     multiply(net.weight(0).transposed().from_row(io.first_input), nullptr, d, other);

@@ -71,7 +71,7 @@ def field(
     Raises:
         ValueError: table, n_active and weights do not fit each other, or the activation is unknown.
     """
-    levels = active_levels(table, layout, n_active)
+    levels = active_levels(x, table, layout, n_active)
     _check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
     obstacle = grid_obstacle(layout) or network_obstacle(weights)
     if not uses_native("field", backend, _present(x, table, *weights, *biases), obstacle):
@@ -105,7 +105,7 @@ def sdf_field(
         ValueError: as for `field`.
         RuntimeError: the native backend was asked for and x requires a gradient.
     """
-    levels = active_levels(table, layout, n_active)
+    levels = active_levels(x, table, layout, n_active)
     _check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
     obstacle = grid_obstacle(layout) or network_obstacle(weights)
     if _is_differentiated(x):

@@ -5,8 +5,6 @@
 #pragma once
 #include <pthread.h>
 
-#include <atomic>
-
 #include "lanes.h"
 
 typedef void (*OpenMP)(void (*work)(void *), void *context, unsigned n_threads, unsigned flags);
@@ -20,12 +18,12 @@ template <class Body> static void parallel(i64 n_threads, i64 n_parts, const Bod
     struct Shared {
         const Body &body;
         const i64 n_parts;
-        std::atomic<i64> next;
-    } shared{body, n_parts, {0}};
+        i64 next;
+    } shared{body, n_parts, 0};
     auto work = [](void *context) {
         Shared &shared = *(Shared *)context;
         for (;;) {
-            const i64 part = shared.next.fetch_add(1, std::memory_order_relaxed);
+            const i64 part = __atomic_fetch_add(&shared.next, 1, __ATOMIC_RELAXED);
             if (part >= shared.n_parts) return;
             shared.body(part);
         }

@@ -1,6 +1,6 @@
 // The mathematics of a single ray: marching through an occupancy grid, compositing. See reference.py.
 #pragma once
-#include <cmath>
+#include <math.h>
 
 #include "lanes.h"
 
@@ -30,7 +30,7 @@ struct Walker {
         float z[3], shrink = .5f;
         for (int k = 0; k < 3; k++) z[k] = (o[k] + t * d[k]) * per_radius;
         if (grid.is_sphere) {
-            const float norm = std::sqrt(z[0] * z[0] + z[1] * z[1] + z[2] * z[2]);
+            const float norm = sqrtf(z[0] * z[0] + z[1] * z[1] + z[2] * z[2]);
             shrink = norm > 1 ? (2 - 1 / norm) / norm * .25f : .25f;
         }
         int cell[3];
@@ -68,7 +68,7 @@ static __attribute__((noinline)) i64 walk(const Occupancy &grid, const float *o,
         }
         k++;
         if (cone == 0 && state == EMPTY && exit > middle) {  // as many whole steps as lie in the empty cell
-            const i64 beyond = (i64)std::ceil(((exit < far ? exit : far) - first) * per_step - .5f);
+            const i64 beyond = (i64)ceilf(((exit < far ? exit : far) - first) * per_step - .5f);
             if (beyond > k) k = beyond;
         }
         t = cone > 0 ? t + width : first + (float)k * step;

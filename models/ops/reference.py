@@ -47,14 +47,15 @@ def encode_jacobian(
     x: Float[Tensor, "3 N"], table: Float[Tensor, "entries F"], layout: GridLayout, n_active: int
 ) -> tuple[Float[Tensor, "features N"], Float[Tensor, "features 3 N"]]:
     """Trilinear interpolation of each level's cell corners, and its derivative."""
-    features, jacobians = [], []
+    sizes = [after - before for before, after in zip(layout.offsets, layout.offsets[1:], strict=False)]
     is_inside = ((x >= 0) & (x <= 1)).to(x.dtype)
-    for level in range(n_active):
+    features, jacobians = [], []
+    # Splitting first: the gradient of a lookup is as large as the table it looks into.
+    for level, entries in enumerate(table.split(sizes)[:n_active]):
         keys, fraction = _locate(x, layout, level)
-        corners = table.index_select(0, keys.flatten()).view(8, x.shape[1], layout.n_features)  # [8, N, F]
-        weights, slopes = _trilinear(fraction)  # [8, N], [8, 3, N]
-        features.append((weights[:, :, None] * corners).sum(0).t())  # [F, N]
-        slope = (slopes[:, :, :, None] * corners[:, None]).sum(0).permute(2, 0, 1)  # [F, 3, N]
+        corners = entries.index_select(0, keys.flatten()).t()  # [F, 8 N]
+        value, slope = _interpolate(corners.reshape(layout.n_features, 2, 2, 2, x.shape[1]), fraction)
+        features.append(value)
         jacobians.append(slope * (layout.scales[level] * is_inside))
     n_silent = (layout.n_levels - n_active) * layout.n_features
     features.append(x.new_zeros(n_silent, x.shape[1]))
@@ -62,8 +63,21 @@ def encode_jacobian(
     return torch.cat(features), torch.cat(jacobians)
 
 
+def _interpolate(corners: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [F, N] between corners [F, z, y, x, N] and their derivatives [F, 3, N] by the position in the cell."""
+    x, y, z = fraction
+    dx = corners[:, :, :, 1] - corners[:, :, :, 0]  # [F, z, y, N]
+    edges = corners[:, :, :, 0] + x * dx
+    dy = edges[:, :, 1] - edges[:, :, 0]  # [F, z, N]
+    faces = edges[:, :, 0] + y * dy
+    dz = faces[:, 1] - faces[:, 0]  # [F, N]
+    dx = dx[:, :, 0] + y * (dx[:, :, 1] - dx[:, :, 0])
+    slope = torch.stack([dx[:, 0] + z * (dx[:, 1] - dx[:, 0]), dy[:, 0] + z * (dy[:, 1] - dy[:, 0]), dz], 1)
+    return faces[:, 0] + z * dz, slope
+
+
 def _locate(x: Tensor, layout: GridLayout, level: int) -> tuple[Tensor, Tensor]:
-    """Table rows [8, N] of the corners of each point's cell, x fastest, and the position [3, N] inside the cell."""
+    """Entries [8, N] of the corners of each point's cell, x fastest, and the position [3, N] inside the cell."""
     position = x.clamp(0, 1) * layout.scales[level] + 0.5
     # A NaN position looks at cell 0 but keeps its NaN fraction: memory-safe, yet visible in the result.
     cell = position.detach().nan_to_num(0.0).floor()
@@ -76,20 +90,7 @@ def _locate(x: Tensor, layout: GridLayout, level: int) -> tuple[Tensor, Tensor]:
     else:
         keys = vertex[0] * HASH_PRIMES[0] ^ vertex[1] * HASH_PRIMES[1] ^ vertex[2] * HASH_PRIMES[2]
         keys = keys & (2**layout.log2_hashmap_size - 1)
-    return keys + layout.offsets[level], position - cell
-
-
-def _trilinear(fraction: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [8, N] of a cell's corners and their derivatives [8, 3, N] by the position inside the cell."""
-    one = torch.ones_like(fraction[0])
-    sides = torch.stack([1 - fraction, fraction])  # [2, 3, N]
-    weights, slopes = [], []
-    for corner in range(8):
-        x, y, z = corner & 1, corner >> 1 & 1, corner >> 2 & 1
-        wx, wy, wz = sides[x, 0], sides[y, 1], sides[z, 2]
-        weights.append(wx * wy * wz)
-        slopes.append(torch.stack([(2 * x - 1) * one * wy * wz, (2 * y - 1) * wx * wz, (2 * z - 1) * wx * wy]))
-    return torch.stack(weights), torch.stack(slopes)
+    return keys, position - cell
 
 
 def mlp(

@@ -20,18 +20,33 @@ struct Row {
 // Rows i .. i + TILE of a feature-major array [n, N]; points beyond N are zero.
 static void load_rows(Row *rows, int n, const float *p, i64 N, i64 i) {
     if (i + TILE <= N) {
-        for (int k = 0; k < n; k++) std::memcpy(&rows[k], p + k * N + i, sizeof(Row));
+        for (int k = 0; k < n; k++) memcpy(&rows[k], p + k * N + i, sizeof(Row));
         return;
     }
     for (int k = 0; k < n; k++) {
         rows[k] = Row{};
-        std::memcpy(&rows[k], p + k * N + i, (N - i) * sizeof(float));
+        memcpy(&rows[k], p + k * N + i, (N - i) * sizeof(float));
     }
 }
 
 static void store_rows(const Row *rows, int n, float *p, i64 N, i64 i) {
     const size_t size = i + TILE <= N ? sizeof(Row) : (N - i) * sizeof(float);
-    for (int k = 0; k < n; k++) std::memcpy(p + k * N + i, &rows[k], size);
+    for (int k = 0; k < n; k++) memcpy(p + k * N + i, &rows[k], size);
+}
+
+static void fill_rows(int n, const float *values, Row *out) {
+    for (int k = 0; k < n; k++)
+        for (vf &v : out[k].v) v = splat(values[k]);
+}
+
+static void scale_rows(int n, const Row *factor, const Row *in, Row *out) {
+    for (int k = 0; k < n; k++)
+        for (int v = 0; v < V; v++) out[k].v[v] = factor[k].v[v] * in[k].v[v];
+}
+
+static void add_product(int n, const Row *a, const Row *b, Row *out) {
+    for (int k = 0; k < n; k++)
+        for (int v = 0; v < V; v++) out[k].v[v] += a[k].v[v] * b[k].v[v];
 }
 
 // A matrix seen with any strides, so that its transpose is the same memory.
@@ -72,7 +87,7 @@ static void multiply(const Matrix &m, const float *bias, const Row *in, Row *out
 static void transpose(const Row *rows, int n, int stride, float *transposed) {
     for (int k = 0; k < n; k++) {
         float row[TILE];
-        std::memcpy(row, &rows[k], sizeof row);
+        memcpy(row, &rows[k], sizeof row);
         for (int p = 0; p < TILE; p++) transposed[p * stride + k] = row[p];
     }
 }

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models import ops
+from models.ops.dispatch import Backend
 from utils.types import Samples
 
 
@@ -28,7 +29,7 @@ class Composite:
 
 
 def composite(
-    samples: Samples, alpha: Float[Tensor, "N"], *channels: Float[Tensor, "N _"], backend: str = "auto"
+    samples: Samples, alpha: Float[Tensor, "N"], *channels: Float[Tensor, "N _"], backend: Backend = "auto"
 ) -> Composite:
     """Front-to-back compositing (Max 1995): w_i = alpha_i prod_{j<i} (1 - alpha_j).
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models import ops
+from models.ops.dispatch import Backend
 from models.rendering.occupancy import Occupancy
 from utils.types import Rays, Samples
 
@@ -29,11 +30,9 @@ class March:
     step: float
     cone: float = 0.0
     is_jittered: bool = False
-    backend: str = "auto"
+    backend: Backend = "auto"
 
-    def __call__(
-        self, rays: Rays, occupancy: Occupancy, near: Float[Tensor, "R"], far: Float[Tensor, "R"]
-    ) -> Samples:
+    def __call__(self, rays: Rays, occupancy: Occupancy, near: Float[Tensor, "R"], far: Float[Tensor, "R"]) -> Samples:
         """Intervals between `near` and `far` in cells that may hold something; a solid cell ends its ray."""
         n = len(rays)
         device = rays.origins.device
@@ -66,7 +65,7 @@ def cone_angle(far: float, n_samples: int) -> float:
 
 
 def visible(
-    samples: Samples, rays: Rays, alpha: Callable[[Float[Tensor, "N 3"], Samples], Float[Tensor, "N"]], backend: str
+    samples: Samples, rays: Rays, alpha: Callable[[Float[Tensor, "N 3"], Samples], Float[Tensor, "N"]], backend: Backend
 ) -> Samples:
     """The samples that light can reach: those before the ray has become opaque."""
     with torch.no_grad():

@@ -43,7 +43,8 @@ class Occupancy(nn.Module):
 
     def __init__(self, resolution: int, radius: float, contraction: Contraction):
         super().__init__()
-        self.resolution, self.radius, self.contraction = resolution, radius, contraction
+        self.resolution, self.radius = resolution, radius
+        self.contraction: Contraction = contraction
         self.register_buffer("cells", torch.full((resolution,) * 3, SURFACE, dtype=torch.uint8))
 
     def refresh(self, step: int, field: FieldView, seed: int) -> None:

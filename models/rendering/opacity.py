@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models import ops
+from models.ops.dispatch import Backend
 
 
 def density_alpha(density: Float[Tensor, "N"], width: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
@@ -30,7 +31,7 @@ def neus_alpha(
     slope: Float[Tensor, "N"],
     width: Float[Tensor, "N"],
     sharpness: Float[Tensor, ""],
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Float[Tensor, "N"]:
     """Opacity of an interval whose midpoint has signed distance `sdf`.
 

@@ -2,13 +2,14 @@
 
 from torch import nn
 
+from models.ops.dispatch import Backend
 from models.rendering.composite import composite
 from models.rendering.opacity import density_alpha
 from utils.types import Rays, Rendered, Samples
 
 
 def render_density(
-    rays: Rays, samples: Samples, geometry: nn.Module, texture: nn.Module, backend: str = "auto"
+    rays: Rays, samples: Samples, geometry: nn.Module, texture: nn.Module, backend: Backend = "auto"
 ) -> Rendered:
     """What a density field shows along rays, on the rays' backdrop (Mildenhall et al. 2020, NeRF, eq. 3)."""
     density, feature = geometry(samples.points(rays))

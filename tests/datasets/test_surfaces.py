@@ -22,7 +22,7 @@ def test_the_distance_to_a_mesh_is_that_to_its_triangles():
 
 def test_points_of_a_mesh_lie_evenly_on_it():
     surface = mesh_surface(trimesh.creation.box((1, 2, 4)))
-    assert surface.distance(surface.points).max() < 1e-6
+    assert surface.distance(surface.points[::100]).max() < 1e-6
     # Two of the six sides measure 2 x 4 of 28 in all; 0.5 +- five standard deviations.
     is_on_largest = ((surface.points[:, 0].abs() - 0.5).abs() < 1e-6).float().mean()
     assert abs(is_on_largest - 16 / 28) < 5 * (0.25 / len(surface.points)) ** 0.5

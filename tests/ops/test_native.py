@@ -42,9 +42,7 @@ def cached(folder: Path) -> list[Path]:
 
 def test_without_a_compiler_the_reason_names_the_remedy(bare):
     library, reason = native.load()
-    assert library is None and reason == (
-        "there is no C++ compiler; `pip install ziglang` brings a compiler that works"
-    )
+    assert library is None and reason == ("there is no C++ compiler; `pip install ziglang` brings one that works")
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo 'cpu.cpp:1: error: no such thing' >&2; exit 1", "exit 0"])
@@ -118,13 +116,23 @@ def test_every_number_of_lanes_computes_the_same(compiler, monkeypatch, lanes):
         assert float((actual - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
+def test_threads_are_started_where_torch_has_no_openmp_to_share(compiler, monkeypatch):
+    monkeypatch.setattr(native, "_share_threads", lambda library: None)
+    library, _ = native.load()
+    monkeypatch.setattr(native, "_loaded", lambda: (library, ""))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    d = torch.nn.functional.normalize(torch.rand(3, 20001), dim=0)
+    actual, expected = (ops.spherical_harmonics(d, 4, backend) for backend in ("native", "reference"))
+    assert torch.allclose(actual, expected, atol=1e-6)
+
+
 def test_without_kernels_work_goes_on_and_is_said_to_be_slower_once(monkeypatch, caplog):
     dispatch.tell_once.cache_clear()
     monkeypatch.setattr(native, "obstacle", lambda: "there is no C++ compiler; do this")
-    for _ in range(2):
-        assert ops.spherical_harmonics(torch.eye(3), 2).shape == (4, 3)
+    assert ops.spherical_harmonics(torch.eye(3), 2).shape == (4, 3)
+    assert ops.mlp(torch.eye(3), [torch.eye(3)], [None], "relu").shape == (3, 3)
     assert [record.message for record in caplog.records] == [
-        "spherical_harmonics runs as plain torch, which is slower: there is no C++ compiler; do this"
+        "everything runs as plain torch, which is slower: there is no C++ compiler; do this"
     ]
     assert caplog.records[0].levelno == logging.WARNING
 
@@ -151,3 +159,8 @@ def test_networks_beyond_the_kernels_run_as_the_reference():
 def test_layers_that_do_not_chain_are_named():
     with pytest.raises(ValueError, match=r"layer 1 has weight \[2, 5\] and bias None, expected 4 inputs"):
         ops.mlp(torch.randn(3, 10), [torch.randn(4, 3), torch.randn(2, 5)], [None, None], "relu")
+
+
+def test_arrays_that_a_kernel_would_overrun_are_refused():
+    with pytest.raises(ValueError, match=r"march: near is \[2\], expected \[3\]"):
+        dispatch.check_shapes("march", far=(torch.zeros(3), (3,)), near=(torch.zeros(2), (3,)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from systems.budget import RayBudget
-from systems.losses import LossSet
+from systems.loss_functions import LossSet
 from utils.randomness import mix, reseed
 from utils.registry import ConfigError
 from utils.schedule import Schedule
