@@ -1,7 +1,7 @@
 """Scenes in the layout of NeRF-Synthetic: `transforms_<split>.json` beside folders of PNG images.
 
-Images with an alpha channel are cut out by it; images without one have no masks. Poses are used unchanged: the
-world is the file's, z is up, and the object is expected around the origin.
+Images with an alpha channel are cut out by it; images without one have no masks. The world is the file's: nothing
+is moved or scaled, z is up, and the object is expected around the origin.
 """
 
 import functools

@@ -41,9 +41,10 @@ class Cameras(Record):
             view: [R] rows of the cameras.
             pixel: [R, 2] columns and rows.
         """
-        offset = (pixel + 0.5 - self.center[view]) / self.focal[view]
-        right, down = offset.unbind(-1)
-        local = torch.stack((right, -down, -torch.ones_like(right)), dim=-1)  # [R, 3]
-        pose = self.pose[view]
-        direction = (pose[:, :, :3] * local[:, None, :]).sum(-1)
-        return pose[:, :, 3], torch.nn.functional.normalize(direction, dim=-1)
+        # index_select: several times faster here than indexing with brackets.
+        center, focal, pose = (part.index_select(0, view) for part in (self.center, self.focal, self.pose))
+        offset = (pixel + 0.5 - center) / focal
+        right, down = offset[:, :1], offset[:, 1:]
+        direction = right * pose[:, :, 0] - down * pose[:, :, 1] - pose[:, :, 2]
+        # A rotation keeps lengths, so the length in the camera's frame will do.
+        return pose[:, :, 3].contiguous(), direction * torch.rsqrt(right * right + down * down + 1)

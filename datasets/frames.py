@@ -139,7 +139,9 @@ def _pose(matrix: Any, where: str) -> Float[Tensor, "3 4"]:
             f"{where}: transform_matrix is not rigid (determinant {torch.det(rotation):.3g}, off by {deviation:.2g}); "
             "expected a rotation and a translation without scale or mirroring"
         )
-    return pose[:3].float()
+    left, _, right = torch.linalg.svd(rotation)
+    # The nearest rotation: files round, and lengths along rays rely on it.
+    return torch.cat((left @ right, pose[:3, 3:]), dim=1).float()
 
 
 def _number(

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from utils.types import Surface
@@ -33,8 +33,8 @@ RADIUS = MAJOR + MINOR + TUBE + RELIEF
 """Of the bounding sphere, reached by the bumps that face outward."""
 BOX = (RADIUS, RADIUS, MINOR + TUBE + RELIEF)
 """Half the extents of the bounding box."""
-SAFE_STEP = 0.37
-"""A sphere of this times `signed_distance` around an outside point never reaches the surface."""
+INVERSE_SLOPE = (0.23, 0.4)
+"""Inverse slope of `signed_distance` on the z axis, and its growth per distance from there: bounds from sampling."""
 
 N_CANDIDATES = 400_000
 PLASTIC = 1.22074408460575947536
@@ -102,8 +102,18 @@ def relief(around: Float[Tensor, "N"], along: Float[Tensor, "N"]) -> Float[Tenso
 
 
 def signed_distance(points: Float[Tensor, "3 N"]) -> Float[Tensor, "N"]:
-    """Signed distance, negative inside: zero exactly on the surface, elsewhere a rough value (see SAFE_STEP)."""
+    """Signed distance, negative inside: zero exactly on the surface, elsewhere a rough value."""
+    return _signed_distance(rope_coordinates(points))
+
+
+def clearance(points: Float[Tensor, "3 N"]) -> Float[Tensor, "N"]:
+    """Radius of a sphere around an outside point that the surface stays out of; zero on it, negative inside."""
     at = rope_coordinates(points)
+    on_axis, growth = INVERSE_SLOPE
+    return (on_axis + growth * at.rho) * _signed_distance(at)
+
+
+def _signed_distance(at: RopeCoordinates) -> Float[Tensor, "N"]:
     return at.radius - TUBE - RELIEF * relief(at.around, at.along)
 
 
@@ -152,7 +162,7 @@ def knot_surface() -> Surface:
     """
     place = _even_places()
     points = surface_point(*place)  # [3, P]
-    tree = cKDTree(points.T.numpy())
+    tree = KDTree(points.T.numpy())
 
     def distance(query: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         wanted = query.detach().cpu().double()

