@@ -23,6 +23,7 @@ from models.rendering.occupancy import EMPTY, Everywhere, FieldView, MovingAvera
 from models.rendering.opacity import annealed_slope, density_alpha, neus_alpha
 from models.rendering.volume import render_density
 from utils.config import slot
+from utils.geometry import unit
 from utils.registry import ConfigError
 from utils.types import Probes, Rays, Rendered, Samples
 
@@ -208,7 +209,7 @@ class NeuS(Model):
         field = self.geometry(torch.cat([points, probes]))
         n = len(samples)
         gradient = field.gradient[:n]
-        normal = torch.nn.functional.normalize(gradient, dim=-1, eps=1e-6)
+        normal = unit(gradient)
         directions = rays.directions[samples.ray]
         sharpness = self.variance()
         slope = annealed_slope((directions * normal).sum(-1), self.progress)
@@ -217,7 +218,7 @@ class NeuS(Model):
         seen = composite(samples, alpha, color, *([] if self.training else [normal]), backend=self.config.backend)
         rendered = Rendered(seen.sums[0], seen.opacity, seen.depth, samples=samples, n_samples=n)
         if not self.training:
-            rendered.normal = torch.nn.functional.normalize(seen.sums[1], dim=-1)
+            rendered.normal = unit(seen.sums[1])
             return rendered
         rendered.weights, rendered.sharpness = seen.weights, sharpness
         rendered.sdf, rendered.gradient = field.sdf[:n], gradient

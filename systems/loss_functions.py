@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models import ops
 from systems import losses
+from utils.geometry import length
 from utils.notice import notice
 from utils.registry import ConfigError, nearest
 from utils.schedule import Schedule
@@ -69,7 +70,7 @@ def eikonal(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     gradient = rendered.gradient
     if rendered.probes is not None:
         gradient = torch.cat([gradient, rendered.probes.gradient])
-    return _mean((gradient.norm(dim=-1) - 1).square())
+    return _mean((length(gradient) - 1).square())
 
 
 @loss("mask", "mask")

@@ -142,7 +142,7 @@ class SurfaceShell(Occupancy):
     class Config:
         resolution: int = 128
         """Cells per side, a multiple of 4."""
-        band: float = 6.0
+        band: float = 5.0
         """Half width of the band in units of 1 / sharpness."""
         max_band: float = 0.2
         """Largest half width of the band, in units of the box's half side."""
@@ -162,19 +162,25 @@ class SurfaceShell(Occupancy):
         if step % (16 if step < 512 else 64):
             return
         assert field.sdf is not None
-        size = self.resolution
         band = min(self.band / field.sharpness, self.max_band)
-        coarse = size // 4
-        index = torch.arange(coarse**3, device=self.cells.device)
-        sdf = field.sdf(self._world(index, coarse))
-        state = self._state(sdf, band, coarse).view(coarse, coarse, coarse)
-        fine = state.repeat_interleave(4, 0).repeat_interleave(4, 1).repeat_interleave(4, 2).flatten()
-        near = (fine == SURFACE).nonzero()[:, 0]
-        fine[near] = self._state(field.sdf(self._world(near, size)), band, size)
-        self.cells.copy_(fine.view_as(self.cells))
+        n = self.resolution // 4
+        centers = expand(
+            self._unit(torch.arange(n**3, device=self.cells.device), 0.5, n), self.radius, self.contraction
+        )
+        coarse = self._state(field.sdf(centers), band, n)
+        near = (coarse == SURFACE).nonzero()[:, 0]
+        points = (centers[near, None] + self._children()).view(-1, 3)
+        fine = coarse[:, None].repeat(1, 64)
+        fine[near] = self._state(field.sdf(points), band, self.resolution).view(-1, 64)
+        # Each row holds the 4 x 4 x 4 cells of a coarse one; they are dealt out to their places.
+        self.cells.copy_(fine.view(n, n, n, 4, 4, 4).permute(0, 3, 1, 4, 2, 5).reshape_as(self.cells))
 
-    def _world(self, index: Int[Tensor, "M"], resolution: int) -> Float[Tensor, "M 3"]:
-        return expand(self._unit(index, 0.5, resolution), self.radius, self.contraction)
+    def _children(self) -> Float[Tensor, "64 3"]:
+        """World offsets of the centres of 4 x 4 x 4 cells from that of the coarse cell they make up, z slowest."""
+        side = 2 * self.radius / self.resolution
+        offset = (torch.arange(4, device=self.cells.device) - 1.5) * side
+        z, y, x = torch.meshgrid(offset, offset, offset, indexing="ij")
+        return torch.stack([x, y, z], dim=-1).view(64, 3)
 
     def _state(self, sdf: Float[Tensor, "M"], band: float, resolution: int) -> UInt8[Tensor, "M"]:
         reach = band + self.SLACK * math.sqrt(3) * self.radius / resolution
