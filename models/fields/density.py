@@ -58,12 +58,13 @@ class VolumeDensity(nn.Module):
     def forward(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N"], Float[Tensor, "N F"]]:
         """Density (inverse world units) and feature at world points."""
         feature = self.network(contract(points, self.radius, self.contraction))
+        feature = feature.float()  # mixed precision is for the network alone
         density = self.density_activation(feature[:, 0] + self.density_bias)
         return density, self.feature_activation(feature)
 
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Density alone."""
-        raw = self.network(contract(points, self.radius, self.contraction), n_outputs=1)[:, 0]
+        raw = self.network(contract(points, self.radius, self.contraction), n_outputs=1)[:, 0].float()
         return self.density_activation(raw + self.density_bias)
 
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:

@@ -47,7 +47,7 @@ class VolumeRadiance(nn.Module):
     ) -> Float[Tensor, "N 3"]:
         """Colour seen along unit `directions` (from the camera to the point)."""
         encoded = self.encoding((directions + 1) / 2)
-        return self.color_activation(self.network(feature, encoded, *extras))
+        return self.color_activation(self.network(feature, encoded, *extras).float())
 
 
 @textures.register("volume-color")
@@ -81,4 +81,4 @@ class VolumeColor(nn.Module):
         self, feature: Float[Tensor, "N F"], directions: Float[Tensor, "N 3"], *extras: Float[Tensor, "N _"]
     ) -> Float[Tensor, "N 3"]:
         """Colour; directions and extras are accepted for the sake of one signature and have no part in it."""
-        return self.color_activation(self.network(feature))
+        return self.color_activation(self.network(feature).float())

@@ -106,8 +106,10 @@ class VolumeSDF(nn.Module):
 
     def forward(self, points: Float[Tensor, "N 3"]) -> SDFOutput:
         """Distance, gradient and feature at world points inside the box."""
-        if self.has_laplacian:
-            return self._by_finite_differences(points)
+        with self._full_precision(points):
+            return self._by_finite_differences(points) if self.has_laplacian else self._analytic(points)
+
+    def _analytic(self, points: Float[Tensor, "N 3"]) -> SDFOutput:
         feature, gradient = self.network.with_gradient(self._unit(points))
         sdf, slope = self._activate_with_slope(feature[:, 0])
         gradient = gradient / (2 * self.radius)
@@ -117,13 +119,18 @@ class VolumeSDF(nn.Module):
 
     def sdf(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Distance alone."""
-        return self._activate(self.network(self._unit(points), n_outputs=1)[:, 0])
+        with self._full_precision(points):
+            return self._activate(self.network(self._unit(points), n_outputs=1)[:, 0])
 
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Negative inside the isosurface, which lies where the distance equals its threshold."""
         if self.isosurface is None:
             raise ValueError("this field has no isosurface options; give model.geometry.isosurface to mesh it")
         return self.sdf(points) - self.isosurface.threshold
+
+    def _full_precision(self, points: Tensor) -> torch.autocast:
+        """Half precision turns the surface to noise, so mixed precision stops here."""
+        return torch.autocast(points.device.type, enabled=False)
 
     def _unit(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         return contract(points, self.radius, self.contraction)

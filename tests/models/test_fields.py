@@ -215,3 +215,21 @@ def test_a_texture_without_view_sees_no_direction():
 def test_encodings_of_space_refuse_other_dimensions(name):
     with pytest.raises(ConfigError, match="3 coordinates"):
         encodings.make(encodings.get(name).Config(), 2)
+
+
+def test_mixed_precision_leaves_distances_alone():
+    torch.manual_seed(0)
+    grid, sphere = {**GRID, "backend": "reference"}, {**SPHERE, "backend": "reference"}
+    field = sdf_field(1.0, xyz_encoding_config=grid, mlp_network_config=sphere)
+    color = {"input_feature_dim": 13, "mlp_network_config": {"otype": "VanillaMLP", "backend": "reference"}}
+    texture = textures.make(parse(textures.get("volume-color").Config, color))
+    points = torch.rand(40, 3) - 0.5
+    exact = field(points)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = field(points)
+        assert torch.equal(mixed.sdf, exact.sdf) and torch.equal(mixed.gradient, exact.gradient)
+        assert torch.allclose(field.sdf(points), exact.sdf, atol=1e-6)
+        shade = texture(exact.feature, points)
+    assert shade.dtype == torch.float32
+    # The colour network did run in half precision.
+    assert not torch.equal(shade, texture(exact.feature, points))
