@@ -76,8 +76,6 @@ class Reconstruction(pl.LightningModule):
         self.n_samples_seen = 0
         self._scores: dict[int, dict[str, Any]] = {}
 
-    # Training
-
     def configure_optimizers(self) -> Any:
         return make_optimizers(self.config.optimizer, self.config.scheduler, self.model)
 
@@ -146,8 +144,6 @@ class Reconstruction(pl.LightningModule):
             shown["train/psnr"] = -10 * torch.log10(error.detach())
         self.log_dict(shown, prog_bar=True)
 
-    # Evaluation
-
     def validation_step(self, index: Tensor, batch_idx: int) -> None:
         row = int(index)
         scores, panel = self._evaluate(self._views("val"), row)
@@ -172,7 +168,9 @@ class Reconstruction(pl.LightningModule):
         written = [video, *self.export(self._views("test").surface)]
         del result["frames"]
         path = write_metrics(folder.parent, {"step": self.step.item(), "test": result, "training": self._training()})
-        print("\n".join(["", *(str(path.resolve()) for path in [*written, path])]))
+        if "psnr" in result:
+            print(f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, mean of {result['n_views']} views")
+        print("\n".join(str(path.resolve()) for path in [*written, path]))
 
     def predict_step(self, index: Tensor, batch_idx: int) -> None:
         row = int(index)
@@ -213,8 +211,6 @@ class Reconstruction(pl.LightningModule):
         )
         return {**means, "n_views": len(rows), "views": [scores[row] for row in rows], "frames": rows}
 
-    # Results
-
     def export(self, surface: Surface | None = None) -> list[Path]:
         """Meshes the model, writes the files and, where the true surface is known, measures the error.
 
@@ -227,6 +223,10 @@ class Reconstruction(pl.LightningModule):
         mesh, written, report = export_surface(self.model, self.experiment.export, folder, stem)
         if mesh is not None and report is not None and surface is not None:
             report |= geometry_error(mesh, surface)
+            print(
+                f"surface: {report['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
+                f"{report['completeness_percent']:.3f} % from there to the mesh, on average"
+            )
         write_metrics(folder.parent, {"mesh": report})
         return written
 
@@ -234,8 +234,6 @@ class Reconstruction(pl.LightningModule):
         minutes = self.train_seconds / 60
         rate = self.n_samples_seen / self.train_seconds if self.train_seconds else 0.0
         return {"minutes": minutes, "samples_per_second": rate}
-
-    # State
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, self.n_samples_seen
