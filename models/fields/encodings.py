@@ -5,6 +5,7 @@ Positions come as unit-cube coordinates; directions are brought to [0, 1] too, a
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from models.ops.dispatch import Backend
 from utils.registry import ConfigError
 
 
-class Encoding(nn.Module):
+class Encoding(nn.Module, ABC):
     """Maps [N, n_inputs] coordinates in [0, 1] to [N, n_outputs] features."""
 
     n_outputs: int
@@ -25,8 +26,9 @@ class Encoding(nn.Module):
     def update(self, step: int) -> None:
         """Called before every step with its number; schedules live here."""
 
+    @abstractmethod
     def encode(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
-        raise NotImplementedError
+        """The features without the coordinates themselves."""
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
         encoded = self.encode(x)

@@ -5,6 +5,7 @@ or 2 (solid: a ray ends there).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class FieldView:
     sharpness: float = math.inf
 
 
-class Occupancy(nn.Module):
+class Occupancy(nn.Module, ABC):
     """A grid of [G, G, G] cells, indexed z, y, x."""
 
     cells: UInt8[Tensor, "G G G"]
@@ -47,9 +48,9 @@ class Occupancy(nn.Module):
         self.contraction: Contraction = contraction
         self.register_buffer("cells", torch.full((resolution,) * 3, SURFACE, dtype=torch.uint8))
 
+    @abstractmethod
     def refresh(self, step: int, field: FieldView, seed: int) -> None:
         """Asks the field anew if it is time; equal on all devices for the same `seed`, `step` and field."""
-        raise NotImplementedError
 
     def share(self) -> float:
         """Share of cells that are sampled."""
