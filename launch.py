@@ -181,7 +181,7 @@ def train(
             print(_how_to_go_on(arguments, experiment), file=sys.stderr)
             raise KeyboardInterrupt from None
         raise
-    trainer.test(system, datamodule=data)
+    trainer.test(system, datamodule=data, verbose=False)
 
 
 def evaluate(arguments: argparse.Namespace, trainer: "pl.Trainer", system: Any, data: Any) -> None:
@@ -198,7 +198,7 @@ def evaluate(arguments: argparse.Namespace, trainer: "pl.Trainer", system: Any, 
         trainer.predict(system, data, return_predictions=False, ckpt_path=arguments.resume, weights_only=True)
     else:
         action = trainer.validate if arguments.validate else trainer.test
-        action(system, data, ckpt_path=arguments.resume, weights_only=True)
+        action(system, data, ckpt_path=arguments.resume, weights_only=True, verbose=False)
 
 
 def set_verbosity(is_verbose: bool, is_first: bool) -> None:
