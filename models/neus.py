@@ -18,7 +18,7 @@ from models.fields.isosurface import IsosurfaceConfig
 from models.fields.radiance import VolumeRadiance
 from models.fields.sdf import VolumeSDF
 from models.rendering.composite import composite
-from models.rendering.marching import March, box_range, cone_angle, visible
+from models.rendering.marching import March, box_range, cone_angle, contributing, visible
 from models.rendering.occupancy import EMPTY, Everywhere, FieldView, MovingAverage, Occupancy
 from models.rendering.opacity import annealed_slope, density_alpha, neus_alpha
 from models.rendering.volume import render_density
@@ -99,6 +99,8 @@ class NeuS(Model):
         """How empty space is known."""
         adaptive_step: bool = False
         """Whether steps follow the width of the surface, from four published steps down to one."""
+        min_weight: float = 0.0
+        """Share of its ray's colour below which a sample is left out, told by a pass without gradients; 0 keeps all."""
         num_probes: int = 0
         """Random points of the box at which losses see the field too, so that empty space is supervised."""
         num_samples_per_ray_bg: int = 0
@@ -184,7 +186,7 @@ class NeuS(Model):
         config = self.config
         self.march.is_jittered = self.training and config.randomized
         near, far = box_range(rays, self.radius)
-        samples = self.march(rays, self.occupancy, near, far)
+        samples = self._contributing(rays, self.march(rays, self.occupancy, near, far))
         rendered = self._foreground(rays, samples)
         if config.learned_background:
             behind = self._background(rays, torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND)))
@@ -201,6 +203,14 @@ class NeuS(Model):
         field = self.geometry(points)
         extras = [normals] if self.texture.uses_extras else []
         return self.texture(field.feature, -normals, *extras).clamp(0, 1)
+
+    @torch.no_grad()
+    def _contributing(self, rays: Rays, samples: Samples) -> Samples:
+        config = self.config
+        if config.min_weight == 0:
+            return samples
+        sdf = self.geometry.sdf(samples.points(rays))
+        return contributing(samples, sdf, self.variance(), config.min_weight, config.backend)
 
     def _foreground(self, rays: Rays, samples: Samples) -> Rendered:
         """Colour premultiplied by opacity."""

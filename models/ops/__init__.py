@@ -9,7 +9,7 @@ from models.ops.compositing import composite, distortion, neus_alpha
 from models.ops.harmonics import spherical_harmonics
 from models.ops.hash_grid import encode, encode_jacobian
 from models.ops.layout import GridLayout
-from models.ops.marching import march, ray_box
+from models.ops.marching import empty_gaps, march, ray_box
 from models.ops.networks import field, mlp, sdf_field
 
 native.keep_large_blocks()
@@ -18,6 +18,7 @@ __all__ = [
     "GridLayout",
     "composite",
     "distortion",
+    "empty_gaps",
     "encode",
     "encode_jacobian",
     "field",

@@ -19,7 +19,7 @@ def first_order_only(backward: Callable[..., Any]) -> Callable[..., Any]:
     def refusing(ctx: Any, *upstream: Tensor | None) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "the native kernels are differentiable once: use backend reference with create_graph=True, "
+                "the kernels are differentiable once: use backend reference with create_graph=True, "
                 "or sdf_field, whose gradient is an ordinary output"
             )
         return backward(ctx, *upstream)

@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.ops import native, reference
+from models.ops import nerfacc, reference
 from models.ops.autograd import first_order_only
-from models.ops.dispatch import Backend, check_shapes, uses_native
+from models.ops.dispatch import Backend, call, check_shapes, on_gpu, uses_native
+
+SAMPLES_PER_SUM = 4096  # `POINTS` of cpu.cpp; a GPU kernel leaves all sums to torch
 
 
 def composite(
@@ -24,14 +26,20 @@ def composite(
     Args:
         alpha: [N] opacities in [0, 1], near to far within a ray.
         values: [C, N] what to sum.
-        offsets: [R + 1] samples of ray `r` are `offsets[r] ... offsets[r + 1] - 1`; the last entry is N.
+        offsets: [R + 1] samples of ray `r` are `offsets[r] ... offsets[r + 1] - 1`; the last entry is N. On a GPU they
+            are not looked at, which would wait for it, but clamped to the samples that there are.
 
     Returns:
         weights [N] and sums [C, R] (0 for empty rays). Differentiable once, by alpha (exactly, also where it is 1)
-        and values.
+        and values, and through them by positions.
+
+    Raises:
+        ValueError: shapes do not fit, or offsets on a CPU do not rise from 0 to N.
     """
     check_shapes("composite", values=(values, (len(values), len(alpha))))
-    offsets = _checked_offsets(offsets, len(alpha))
+    offsets = _checked_offsets(offsets, alpha)
+    if backend == "nerfacc":
+        return nerfacc.composite(alpha, values, offsets)
     if not uses_native("composite", backend, [alpha, values]):
         return reference.composite(alpha, values, offsets)
     return _Composite.apply(alpha, values, offsets)
@@ -50,14 +58,21 @@ def distortion(
 
     Args:
         weights: [N] shares of the ray.
-        t_mid, width: [N] middle and length of the intervals, in the unit the result shall have; no gradient.
+        t_mid, width: [N] middle and length of the intervals, in the unit the result shall have.
         offsets: [R + 1] see `composite`.
 
     Returns:
-        [R], 0 for empty rays. Differentiable once, by weights.
+        [R], 0 for empty rays. Differentiable once, by weights. Intervals are constants: the derivative by where they
+        lie does not exist here, and asking for it is an error.
+
+    Raises:
+        ValueError: shapes or offsets do not fit.
+        RuntimeError: t_mid or width require a gradient.
     """
     check_shapes("distortion", t_mid=(t_mid, (len(weights),)), width=(width, (len(weights),)))
-    offsets = _checked_offsets(offsets, len(weights))
+    if torch.is_grad_enabled() and (t_mid.requires_grad or width.requires_grad):
+        raise RuntimeError("distortion gives no gradient by t_mid and width; detach them")
+    offsets = _checked_offsets(offsets, weights)
     if not uses_native("distortion", backend, [weights, t_mid, width]):
         return reference.distortion(weights, t_mid, width, offsets)
     return _Distortion.apply(weights, t_mid.detach().contiguous(), width.detach().contiguous(), offsets)
@@ -79,12 +94,17 @@ def neus_alpha(
     Args:
         sdf: [N] at midpoints, scene units, negative inside.
         slope: [N] derivative of the distance along the ray, in [-1, 0] in front of a surface.
-        width: [N] interval lengths, scene units; no gradient in the kernel.
+        width: [N] interval lengths, scene units.
         sharpness: scalar, inverse scene units, clipped to [1e-6, 1e6].
 
     Returns:
-        [N] in [0, 1]. Differentiable once, by sdf, slope and sharpness.
+        [N] in [0, 1]. Differentiable once, by sdf, slope and sharpness, and through them by positions; by width in the
+        reference alone: the kernels refuse, and "auto" turns to the reference.
+
+    nerfacc takes opacities and makes none, so where it is named this runs as under "auto".
     """
+    if backend == "nerfacc":
+        backend = "auto"
     check_shapes("neus_alpha", slope=(slope, (len(sdf),)), width=(width, (len(sdf),)), sharpness=(sharpness, ()))
     obstacle = "the kernel gives no gradient by width" if torch.is_grad_enabled() and width.requires_grad else ""
     if not uses_native("neus_alpha", backend, [sdf, slope, width, sharpness], obstacle):
@@ -92,8 +112,14 @@ def neus_alpha(
     return _NeusAlpha.apply(sdf, slope, width, sharpness)
 
 
-def _checked_offsets(offsets: Tensor, n_samples: int) -> Tensor:
-    """Offsets as the kernels want them; ValueError unless they rise from 0 to the number of samples."""
+def _checked_offsets(offsets: Tensor, samples: Tensor) -> Tensor:
+    """Offsets as the kernels want them; ValueError unless they rise from 0 to the number of samples.
+
+    On a GPU nothing is looked at: wrong offsets give wrong numbers, but no kernel leaves its arrays.
+    """
+    n_samples = len(samples)
+    if on_gpu(samples):
+        return offsets.to(samples.device, torch.int64).clamp(0, n_samples).contiguous()
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != n_samples or bool((offsets.diff() < 0).any()):
         raise ValueError(f"packed samples: offsets must rise from 0 to {n_samples}, the number of samples")
     return offsets.to(torch.int64).contiguous()
@@ -104,7 +130,7 @@ class _Composite(torch.autograd.Function):
     def forward(ctx: Any, alpha: Tensor, values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         alpha, values, n_rays = alpha.contiguous(), values.contiguous(), len(offsets) - 1
         weights, sums = torch.empty_like(alpha), values.new_empty(len(values), n_rays)
-        native.call("composite", n_rays, len(alpha), len(values), offsets, alpha, values, weights, sums)
+        call("composite", n_rays, len(alpha), len(values), offsets, alpha, values, weights, sums)
         ctx.save_for_backward(alpha, values, offsets, weights)
         return weights, sums
 
@@ -114,10 +140,10 @@ class _Composite(torch.autograd.Function):
         alpha, values, offsets, weights = ctx.saved_tensors
         d_alpha = d_weights.clone(memory_format=torch.contiguous_format)
         d_values = torch.empty_like(values) if ctx.needs_input_grad[1] else None
-        scratch = torch.empty(len(alpha), dtype=torch.float64)
+        scratch = alpha.new_empty(len(alpha), dtype=torch.float64)
         sizes = len(offsets) - 1, len(alpha), len(values)
         arrays = offsets, alpha, values, weights, d_sums.contiguous(), d_alpha, d_values, scratch
-        native.call("composite_backward", *sizes, *arrays)
+        call("composite_backward", *sizes, *arrays)
         return d_alpha, d_values, None
 
 
@@ -126,7 +152,7 @@ class _Distortion(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, t_mid: Tensor, width: Tensor, offsets: Tensor) -> Tensor:
         weights, n_rays = weights.contiguous(), len(offsets) - 1
         spread = weights.new_empty(n_rays)
-        native.call("distortion", n_rays, offsets, weights, t_mid, width, spread)
+        call("distortion", n_rays, offsets, weights, t_mid, width, spread)
         ctx.save_for_backward(weights, t_mid, width, offsets)
         return spread
 
@@ -136,18 +162,18 @@ class _Distortion(torch.autograd.Function):
         weights, t_mid, width, offsets = ctx.saved_tensors
         d_weights = torch.empty_like(weights)
         arrays = offsets, weights, t_mid, width, d_spread.contiguous(), d_weights
-        native.call("distortion_backward", len(offsets) - 1, *arrays)
+        call("distortion_backward", len(offsets) - 1, *arrays)
         return d_weights, None, None, None
 
 
 class _NeusAlpha(torch.autograd.Function):
-    SAMPLES_PER_SUM = 4096  # `POINTS` of cpu.cpp
+    """The sharpness is a number on a CPU and stays on the device on a GPU, so that nobody waits for it."""
 
     @staticmethod
     def forward(ctx: Any, sdf: Tensor, slope: Tensor, width: Tensor, sharpness: Tensor) -> Tensor:
         sdf, slope, width = sdf.contiguous(), slope.contiguous(), width.contiguous()
         alpha = torch.empty_like(sdf)
-        native.call("neus_alpha", len(sdf), sdf, slope, width, _clipped(sharpness), alpha)
+        call("neus_alpha", len(sdf), sdf, slope, width, _argument(_clipped(sharpness)), alpha)
         ctx.save_for_backward(sdf, slope, width, sharpness)
         return alpha
 
@@ -156,12 +182,16 @@ class _NeusAlpha(torch.autograd.Function):
     def backward(ctx: Any, d_alpha: Tensor) -> tuple[Tensor | None, ...]:
         sdf, slope, width, sharpness = ctx.saved_tensors
         d_sdf, d_slope = torch.empty_like(sdf), torch.empty_like(slope)
-        sums = sdf.new_empty(-(-len(sdf) // _NeusAlpha.SAMPLES_PER_SUM))
+        clipped, samples_per_sum = _clipped(sharpness), 1 if on_gpu(sdf) else SAMPLES_PER_SUM
+        sums = sdf.new_empty(-(-len(sdf) // samples_per_sum))
         arrays = d_alpha.contiguous(), d_sdf, d_slope, sums
-        native.call("neus_alpha_backward", len(sdf), sdf, slope, width, _clipped(sharpness), *arrays)
-        is_free = _clipped(sharpness) == sharpness.item()
-        return d_sdf, d_slope, None, sums.sum() if is_free else torch.zeros_like(sharpness)
+        call("neus_alpha_backward", len(sdf), sdf, slope, width, _argument(clipped), *arrays)
+        return d_sdf, d_slope, None, torch.where(clipped == sharpness, sums.sum(), 0.0)
 
 
-def _clipped(sharpness: Tensor) -> float:
-    return sharpness.clamp(1e-6, 1e6).item()
+def _clipped(sharpness: Tensor) -> Tensor:
+    return sharpness.clamp(1e-6, 1e6)
+
+
+def _argument(sharpness: Tensor) -> Tensor | float:
+    return sharpness if on_gpu(sharpness) else sharpness.item()

@@ -149,29 +149,29 @@ static void backward_tiles(i64 n_threads, const Network &net, const Position &po
     }
 }
 
-EXPORT void mlp_forward(i64 n_threads, const Network *net, i64 N, const float *inputs, float *outputs, float *tape) {
-    forward_tiles<false>(n_threads, *net, {}, {inputs, outputs, tape, nullptr, nullptr}, N);
+EXPORT void mlp_forward(i64 n_threads, const Network *net, i64 N, const float *inputs, float *outputs) {
+    forward_tiles<false>(n_threads, *net, {}, {inputs, outputs, nullptr}, N);
 }
 
 // d_weights and d_biases are added to; d_inputs holds the rows from first_input on, unless null.
 EXPORT void mlp_backward(i64 n_threads, const Network *net, i64 N, const float *inputs, const float *outputs,
-                         const float *tape, const float *d_outputs, i64 first_input, float *d_inputs,
-                         float *const *d_weights, float *const *d_biases) {
-    const Backward io{inputs, outputs, tape, d_outputs, nullptr, d_inputs, (int32_t)first_input};
+                         const float *d_outputs, i64 first_input, float *d_inputs, float *const *d_weights,
+                         float *const *d_biases) {
+    const Backward io{inputs, outputs, d_outputs, nullptr, d_inputs, (int32_t)first_input, nullptr};
     backward_tiles<false>(n_threads, *net, {}, io, N, d_weights, d_biases);
 }
 
 EXPORT void sdf_forward(i64 n_threads, const Network *net, i64 n_xyz, i64 N, const float *inputs, const float *jacobian,
-                        float *outputs, float *gradient, float *tape, float *feature_tau) {
+                        float *outputs, float *gradient) {
     const Position position{(int32_t)n_xyz, net->widths[0] - (int32_t)n_xyz, jacobian};
-    forward_tiles<true>(n_threads, *net, position, {inputs, outputs, tape, gradient, feature_tau}, N);
+    forward_tiles<true>(n_threads, *net, position, {inputs, outputs, gradient}, N);
 }
 
 EXPORT void sdf_backward(i64 n_threads, const Network *net, i64 n_xyz, i64 N, const float *inputs,
-                         const float *jacobian, const float *tape, const float *d_outputs, const float *d_gradient,
-                         float *d_features, float *const *d_weights, float *const *d_biases) {
+                         const float *jacobian, const float *d_outputs, const float *d_gradient, float *d_features,
+                         float *feature_tau, float *const *d_weights, float *const *d_biases) {
     const Position position{(int32_t)n_xyz, net->widths[0] - (int32_t)n_xyz, jacobian};
-    const Backward io{inputs, nullptr, tape, d_outputs, d_gradient, d_features, (int32_t)n_xyz};
+    const Backward io{inputs, nullptr, d_outputs, d_gradient, d_features, (int32_t)n_xyz, feature_tau};
     backward_tiles<true>(n_threads, *net, position, io, N, d_weights, d_biases);
 }
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.ops import native, reference
-from models.ops.dispatch import Backend, check_shapes, uses_native
+from models.ops import reference
+from models.ops.dispatch import Backend, call, check_shapes, uses_native
 
 HIGHEST_DEGREE = 4
 
@@ -18,11 +18,12 @@ def spherical_harmonics(
     Order and signs are those of Instant-NGP: bands in order, -m to m within a band, Condon-Shortley phase included.
 
     Args:
-        d: [3, N] unit vectors. Only the reference gives a gradient by them.
+        d: [3, N] unit vectors.
         degree: number of bands, 1 to 4.
 
     Returns:
-        [degree^2, N], orthonormal over the sphere.
+        [degree^2, N], orthonormal over the sphere. Differentiable by `d`, exactly, in the reference alone: the kernels
+        refuse, and "auto" turns to the reference.
 
     Raises:
         ValueError: degree out of range.
@@ -34,5 +35,5 @@ def spherical_harmonics(
     if not uses_native("spherical_harmonics", backend, [d], obstacle):
         return reference.spherical_harmonics(d, degree)
     harmonics = d.new_empty(degree**2, d.shape[1])
-    native.call("spherical_harmonics", degree, d.shape[1], d.contiguous(), harmonics)
+    call("spherical_harmonics", degree, d.shape[1], d.contiguous(), harmonics)
     return harmonics

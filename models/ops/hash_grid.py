@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.ops import native, reference
+from models.ops import reference, tinycudann
 from models.ops.autograd import first_order_only
-from models.ops.dispatch import Backend, check_shapes, uses_native
+from models.ops.dispatch import Backend, call, check_shapes, uses_native
 from models.ops.layout import GridLayout
 
 KERNEL_FEATURES = (1, 2, 4, 8)
+MOST_LEVELS = 64  # as in cuda.cu, and the most that a layout may have
 
 
 def encode(
@@ -32,12 +33,15 @@ def encode(
         n_active: the first so many levels count, the others are zero and never touched; None means all.
 
     Returns:
-        [L * F, N], level `l` in rows `l * F ... (l + 1) * F - 1`. Differentiable once, by `table` and `x`.
+        [L * F, N], level `l` in rows `l * F ... (l + 1) * F - 1`. Differentiable once, by `table` and by the position
+        `x`: exactly within a cell, zero along an axis where x is clamped, and in every implementation.
 
     Raises:
         ValueError: table or n_active do not fit the layout.
     """
     levels = active_levels(x, table, layout, n_active)
+    if backend == "tinycudann":
+        return tinycudann.encode(x, table, layout, levels)
     if not uses_native("encode", backend, [x, table], grid_obstacle(layout)):
         return reference.encode(x, table, layout, levels)
     return _Encode.apply(x, table, layout, levels, torch.is_grad_enabled() and x.requires_grad)
@@ -53,7 +57,8 @@ def encode_jacobian(
     """`encode` with its derivative [L * F, 3, N] by x, zero along an axis where x is clamped.
 
     The derivative jumps at cell faces, as the encoding is only piecewise smooth. Arguments as for `encode`. Only the
-    reference can be differentiated; training goes through `sdf_field`.
+    reference can be differentiated, by `table` and by the position `x` (exactly: curvature across the axes of a cell);
+    the kernels refuse. Training goes through `sdf_field`.
     """
     levels = active_levels(x, table, layout, n_active)
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or table.requires_grad)
@@ -87,7 +92,8 @@ def encode_into(
     y: Tensor, jacobian: Tensor | None, x: Tensor, table: Tensor, layout: GridLayout, n_active: int
 ) -> None:
     """Writes the active levels' rows at the beginning of y [.., N] and jacobian [.., 3, N]; kernel only."""
-    native.call("encode", _levels(layout), n_active, layout.n_features, x.shape[1], x, table, y, jacobian)
+    table = table if table.data_ptr() % 16 == 0 else table.clone()  # a GPU reads and writes whole entries at once
+    call("encode", _levels(layout), n_active, layout.n_features, x.shape[1], x, table, y, jacobian)
 
 
 def scatter(
@@ -107,7 +113,7 @@ def scatter(
     """
     d_table = x.new_zeros(layout.n_entries, layout.n_features)
     arguments = x.shape[1], x, d_features, tau, d_gradient, d_table
-    native.call("scatter", _levels(layout), n_active, layout.n_features, *arguments)
+    call("scatter", _levels(layout), n_active, layout.n_features, *arguments)
     return d_table
 
 
@@ -136,7 +142,7 @@ class _Encode(torch.autograd.Function):
 def pull_to_position(jacobian: Tensor, d_features: Tensor) -> Tensor:
     """J^T d_features, [3, N]; kernel only."""
     d_x = jacobian.new_empty(3, jacobian.shape[2])
-    native.call("pull_to_position", jacobian.shape[0], jacobian.shape[2], jacobian, d_features, d_x)
+    call("pull_to_position", jacobian.shape[0], jacobian.shape[2], jacobian, d_features, d_x)
     return d_x
 
 
@@ -156,6 +162,4 @@ class _Level(ctypes.Structure):
 def _levels(layout: GridLayout) -> ctypes.Array:
     mask = 2**layout.log2_hashmap_size - 1
     columns = zip(layout.scales, layout.resolutions, layout.is_dense, layout.offsets[:-1], strict=True)
-    return (_Level * layout.n_levels)(
-        *(_Level(scale, size, mask, dense, start) for scale, size, dense, start in columns)
-    )
+    return (_Level * MOST_LEVELS)(*(_Level(scale, size, mask, dense, start) for scale, size, dense, start in columns))

@@ -44,6 +44,9 @@ INLINE Cell locate(const Level &level, const Point &point) {
     return cell;
 }
 
+#ifdef __CUDACC__
+#include "entries_cuda.h"
+#else
 // A struct indexed by the 32-bit key: compilers then let the addressing do the arithmetic, a quarter faster.
 template <int F> struct Entry {
     float feature[F];
@@ -55,28 +58,34 @@ template <int F> INLINE void gather(const Entry<F> *entries, vu key, vf *values)
         for (int j = 0; j < W; j++) set_lane(values[0], j, entries[get_lane(key, j)].feature[0]);
     }
     for (int f = 0; f + 1 < F; f += 2) {  // two at a time: half the loads and inserts
-        vq pair{};
-        for (int j = 0; j < W; j++) {
-            uint64_t two;
-            memcpy(&two, entries[get_lane(key, j)].feature + f, sizeof two);
-            set_lane(pair, j, two);
-        }
-        values[f] = bits<vf>(low_half(pair));
-        values[f + 1] = bits<vf>(high_half(pair));
+        Pair pair = gather_pairs((const uint64_t *)entries[0].feature + f / 2, key * (uint32_t)(F / 2));
+        values[f] = pair.first;
+        values[f + 1] = pair.second;
     }
 }
 
-// Through memory: Clang takes twice as long to pull single lanes out of vectors.
+// Through memory: compilers take long to pull single lanes out of vectors.
 template <int F> INLINE void scatter(Entry<F> *entries, vu key, const vf *values) {
     uint32_t keys[W];
-    float rows[F][W];
     memcpy(keys, &key, sizeof keys);
-    memcpy(rows, values, sizeof rows);
-    for (int j = 0; j < W; j++) {
-        Entry<F> &entry = entries[keys[j]];
-        for (int f = 0; f < F; f++) entry.feature[f] += rows[f][j];
+    if (F == 1) {
+        float row[W];
+        memcpy(row, values, sizeof row);
+        for (int j = 0; j < W; j++) entries[keys[j]].feature[0] += row[j];
+    }
+    for (int f = 0; f + 1 < F; f += 2) {
+        float2 pairs[W];
+        Pair pair = interleave(values[f], values[f + 1]);
+        memcpy(pairs, &pair, sizeof pairs);
+        for (int j = 0; j < W; j++) {
+            float2 sum, *entry = (float2 *)(entries[keys[j]].feature + f);
+            memcpy(&sum, entry, sizeof sum);
+            sum += pairs[j];
+            memcpy(entry, &sum, sizeof sum);
+        }
     }
 }
+#endif
 
 // Features y[F] of one level, and if wanted their derivatives J[F][3].
 template <int F, bool WITH_JACOBIAN>
@@ -143,12 +152,19 @@ INLINE vf log1p_unit(vf e) {
     return e * (.99999976f + e * (e * q - .49997175f));
 }
 
+// 1 / a for a in [1, 2], by Newton's method from a straight line: three steps cost a quarter of a division.
+INLINE vf inverse_of_one_to_two(vf a) {
+    vf r = 1.4117647f - .47058824f * a;
+    for (int i = 0; i < 3; i++) r = r * (2.f - a * r);
+    return r;
+}
+
 struct Sigmoid {
     vf value, slope;
 };
 
 INLINE Sigmoid sigmoid(vf x) {
-    vf e = exp_negative(-magnitude(x)), r = 1.f / (1.f + e);
+    vf e = exp_negative(-magnitude(x)), r = inverse_of_one_to_two(1.f + e);
     return {x > 0.f ? r : e * r, e * r * r};
 }
 
@@ -162,7 +178,7 @@ struct Activated {
 // A hidden activation with its first two derivatives; what is not used costs nothing, as all is inlined.
 template <int ACTIVATION> INLINE Activated activate(vf z) {
     if (ACTIVATION == RELU) return {larger(z, vf{}), z > 0.f ? splat(1.f) : vf{}, vf{}};
-    vf e = exp_negative(-magnitude(z * SOFTPLUS_BETA)), r = 1.f / (1.f + e);
+    vf e = exp_negative(-magnitude(z * SOFTPLUS_BETA)), r = inverse_of_one_to_two(1.f + e);
     return {larger(z, vf{}) + log1p_unit(e) * (1.f / SOFTPLUS_BETA), z > 0.f ? r : e * r, SOFTPLUS_BETA * e * r * r};
 }
 

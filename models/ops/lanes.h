@@ -1,11 +1,27 @@
-// Floats, W at a time: GCC and Clang vector extensions, or plain scalars where LANES is 1.
+// Floats, W at a time: GCC and Clang vector extensions, or plain scalars where LANES is 1, as it is on a GPU.
 //
 // Only what the two forms spell differently is defined here; arithmetic, comparisons and `a > b ? a : b` read alike.
 #pragma once
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
+#ifdef __CUDACC__
+#define LANES 1
+#define DEVICE __device__
+#define INLINE static __device__ __forceinline__
+#define SINGLE_COPY INLINE  // cuda.cu calls it in one place
+#else
+#define DEVICE
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define SINGLE_COPY static __attribute__((noinline))
+#else
+#define SINGLE_COPY static __attribute__((noipa))  // GCC clones what is merely not inlined
+#endif
+#endif
 
 #ifndef LANES
 #if defined(__AVX512F__)
@@ -50,7 +66,11 @@ template <class To, class From> INLINE To bits(From a) {
     return b;
 }
 
-// Addresses need no alignment: rows of N floats start anywhere.
+// Vectors need no alignment: rows of N floats start anywhere.
+#if LANES == 1
+INLINE vf load(const float *p) { return *p; }
+INLINE void store(float *p, vf a) { *p = a; }
+#else
 INLINE vf load(const float *p) {
     vf a;
     memcpy(&a, p, sizeof a);
@@ -58,6 +78,7 @@ INLINE vf load(const float *p) {
 }
 
 INLINE void store(float *p, vf a) { memcpy(p, &a, sizeof a); }
+#endif
 
 // The last lanes of a row may lie beyond it; they read as zero and are not written.
 INLINE vf load_part(const float *p, i64 count) {
@@ -80,6 +101,52 @@ struct Point {
 INLINE Point load_point(const float *p, i64 N, i64 count) {
     return {{load_part(p, count), load_part(p + N, count), load_part(p + 2 * N, count)}};
 }
+
+#ifndef __CUDACC__
+// Two neighbouring floats each, as one number in memory.
+struct Pair {
+    vf first, second;
+};
+
+INLINE Pair gather_pairs(const uint64_t *p, vu index) {
+#if LANES == 16 && defined(__AVX512F__)
+    __m512i lanes = bits<__m512i>(index);
+    __m512i low = _mm512_i32gather_epi64(_mm512_castsi512_si256(lanes), p, 8);
+    __m512i high = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(lanes, 1), p, 8);
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return {bits<vf>(_mm512_permutex2var_epi32(low, even, high)), bits<vf>(_mm512_permutex2var_epi32(low, odd, high))};
+#else
+    vq pair{};
+    for (int j = 0; j < W; j++) {
+        uint64_t two;
+        memcpy(&two, p + get_lane(index, j), sizeof two);
+        set_lane(pair, j, two);
+    }
+    return {bits<vf>(low_half(pair)), bits<vf>(high_half(pair))};
+#endif
+}
+
+typedef float float2 __attribute__((vector_size(8)));
+
+// Lanes a0 b0 a1 b1 ..., the first half and the second half of them. GCC needs to be told that this is a shuffle.
+INLINE Pair interleave(vf a, vf b) {
+    Pair both{};
+#if LANES == 1
+    both = {a, b};
+#elif defined(__clang__)
+    for (int j = 0; j < W; j++) {
+        both.first[j] = (j % 2 ? b : a)[j / 2];
+        both.second[j] = (j % 2 ? b : a)[(W + j) / 2];
+    }
+#else
+    vi first{};
+    for (int j = 0; j < W; j++) first[j] = j / 2 + j % 2 * W;
+    both = {__builtin_shuffle(a, b, first), __builtin_shuffle(a, b, first + W / 2)};
+#endif
+    return both;
+}
+#endif
 
 INLINE vf splat(float a) { return a - vf{}; }
 INLINE vf larger(vf a, vf b) { return a > b ? a : b; }   // b where a is NaN

@@ -1,8 +1,7 @@
 """The native networks as autograd functions: what they call, what they keep for the backward pass.
 
-Parameters arrive as weights of all layers, then biases of all layers (None where a layer has none). The tape [rows, N]
-holds every hidden layer's affine output and, of distance fields, the gradient by every hidden layer's output but the
-last (networks.h).
+Parameters arrive as weights of all layers, then biases of all layers (None where a layer has none). Of a network only
+the inputs are kept (networks.h), of an encoding its Jacobian.
 """
 
 import ctypes
@@ -41,12 +40,10 @@ class Plan:
 
     Attributes:
         activation, output_activation: names.
-        keeps_tape: whether a backward pass may follow.
     """
 
     activation: str
     output_activation: str
-    keeps_tape: bool
 
 
 @dataclass(frozen=True)
@@ -78,17 +75,17 @@ class Mlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, x: Tensor, *parameters: Tensor | None) -> Tensor:
         x, parameters = x.contiguous(), _contiguous(parameters)
-        outputs, tape = _run(plan, x, parameters)
+        outputs = _run(plan, x, parameters)
         ctx.plan = plan
-        ctx.save_for_backward(x, outputs, tape, *parameters)
+        ctx.save_for_backward(x, outputs, *parameters)
         return outputs
 
     @staticmethod
     @first_order_only
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, outputs, tape, *parameters = ctx.saved_tensors
+        x, outputs, *parameters = ctx.saved_tensors
         d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
-        return None, d_x, *_run_back(ctx.plan, x, outputs, tape, parameters, d_outputs, 0, d_x)
+        return None, d_x, *_run_back(ctx.plan, x, outputs, parameters, d_outputs, 0, d_x)
 
 
 class Field(torch.autograd.Function):
@@ -97,19 +94,19 @@ class Field(torch.autograd.Function):
         ctx: Any, plan: Plan, source: FieldInputs, x: Tensor, table: Tensor, *parameters: Tensor | None
     ) -> Tensor:
         x, parameters = x.contiguous(), _contiguous(parameters)
-        inputs, jacobian = source.encode(x, table.contiguous(), plan.keeps_tape and ctx.needs_input_grad[2])
-        outputs, tape = _run(plan, inputs, parameters)
+        inputs, jacobian = source.encode(x, table.contiguous(), ctx.needs_input_grad[2])
+        outputs = _run(plan, inputs, parameters)
         ctx.plan, ctx.source = plan, source
-        ctx.save_for_backward(x, inputs, jacobian, tape, *parameters)
+        ctx.save_for_backward(x, inputs, jacobian, *parameters)
         return outputs
 
     @staticmethod
     @first_order_only
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, inputs, jacobian, tape, *parameters = ctx.saved_tensors
+        x, inputs, jacobian, *parameters = ctx.saved_tensors
         source: FieldInputs = ctx.source
         d_inputs = torch.empty_like(inputs)
-        d_parameters = _run_back(ctx.plan, inputs, None, tape, parameters, d_outputs, 0, d_inputs)
+        d_parameters = _run_back(ctx.plan, inputs, None, parameters, d_outputs, 0, d_inputs)
         d_features, d_x, d_table = d_inputs[source.n_xyz :], None, None
         if ctx.needs_input_grad[2]:
             d_x = pull_to_position(jacobian, d_features)
@@ -128,48 +125,43 @@ class SdfField(torch.autograd.Function):
         x, parameters = x.contiguous(), _contiguous(parameters)
         inputs, jacobian = source.encode(x, table.contiguous(), True)
         network, n_points = _network(plan, inputs, parameters), x.shape[1]
-        outputs, gradient, tape, tau = x.new_empty(network.n_outputs, n_points), torch.empty_like(x), None, None
-        if plan.keeps_tape:
-            tape = x.new_empty(sum(network.hidden) + sum(network.hidden[:-1]), n_points)
-            tau = x.new_empty(len(inputs) - source.n_xyz, n_points)
-        arrays = inputs, jacobian, outputs, gradient, tape, tau
-        native.call("sdf_forward", network, source.n_xyz, n_points, *arrays)
+        outputs, gradient = x.new_empty(network.n_outputs, n_points), torch.empty_like(x)
+        native.call("sdf_forward", network, source.n_xyz, n_points, inputs, jacobian, outputs, gradient)
         ctx.plan, ctx.source = plan, source
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, inputs, jacobian, tape, tau, *parameters)
+        ctx.save_for_backward(x, inputs, jacobian, *parameters)
         return outputs, gradient
 
     @staticmethod
     @first_order_only
     def backward(ctx: Any, d_outputs: Tensor | None, d_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, inputs, jacobian, tape, tau, *parameters = ctx.saved_tensors
+        x, inputs, jacobian, *parameters = ctx.saved_tensors
         source: FieldInputs = ctx.source
         network = _network(ctx.plan, inputs, parameters)
         upstream: Tensor = x.new_zeros(network.n_outputs, x.shape[1]) if d_outputs is None else d_outputs.contiguous()
-        d_features = torch.empty_like(tau)
+        d_features = torch.empty_like(inputs[source.n_xyz :])
         if d_gradient is None:
-            d_parameters = _run_back(ctx.plan, inputs, None, tape, parameters, upstream, source.n_xyz, d_features)
+            d_parameters = _run_back(ctx.plan, inputs, None, parameters, upstream, source.n_xyz, d_features)
             return None, None, None, source.scatter(x, d_features), *d_parameters
         d_gradient, d_parameters = d_gradient.contiguous(), _zeros_like(parameters)
-        arrays = inputs, jacobian, tape, upstream, d_gradient, d_features
+        tau = torch.empty_like(d_features)
+        arrays = inputs, jacobian, upstream, d_gradient, d_features, tau
         native.call("sdf_backward", network, source.n_xyz, x.shape[1], *arrays, *_addresses(d_parameters))
         return None, None, None, source.scatter(x, d_features, tau, d_gradient), *d_parameters
 
 
-def _run(plan: Plan, inputs: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor | None]:
-    """Outputs and tape of a network."""
+def _run(plan: Plan, inputs: Tensor, parameters: Parameters) -> Tensor:
+    """Outputs of a network."""
     network, n_points = _network(plan, inputs, parameters), inputs.shape[1]
     outputs = inputs.new_empty(network.n_outputs, n_points)
-    tape = inputs.new_empty(sum(network.hidden), n_points) if plan.keeps_tape else None
-    native.call("mlp_forward", network, n_points, inputs, outputs, tape)
-    return outputs, tape
+    native.call("mlp_forward", network, n_points, inputs, outputs)
+    return outputs
 
 
 def _run_back(
     plan: Plan,
     inputs: Tensor,
     outputs: Tensor | None,
-    tape: Tensor,
     parameters: Parameters,
     d_outputs: Tensor,
     first_input: int,
@@ -177,7 +169,7 @@ def _run_back(
 ) -> tuple[Tensor | None, ...]:
     """Gradients by the parameters; writes those by the inputs, from row `first_input` on, into d_inputs."""
     d_parameters = _zeros_like(parameters)
-    arrays = inputs, outputs, tape, d_outputs.contiguous(), first_input, d_inputs
+    arrays = inputs, outputs, d_outputs.contiguous(), first_input, d_inputs
     network = _network(plan, inputs, parameters)
     native.call("mlp_backward", network, inputs.shape[1], *arrays, *_addresses(d_parameters))
     return d_parameters
@@ -215,11 +207,6 @@ class _Network(ctypes.Structure):
     @property
     def n_outputs(self) -> int:
         return self.widths[self.n_layers]
-
-    @property
-    def hidden(self) -> list[int]:
-        """Widths of the hidden layers."""
-        return self.widths[1 : self.n_layers]
 
 
 def _network(plan: Plan, inputs: Tensor, parameters: Parameters) -> _Network:

@@ -4,6 +4,8 @@
 // reverse pass tau_H = row 0 of W_H, tau_l = W_l^T (phi'(z_l) tau_(l+1)). Its own backward, for an upstream gradient u
 // by it, is a forward tangent t_0 = J u, q_l = W_l t_l, t_(l+1) = phi'(z_l) q_l, folded into the usual reverse pass:
 //   d z_l = phi' d a_(l+1) + phi'' q_l tau_(l+1),   d W_l = d z_l a_l^T + (phi' tau_(l+1)) t_l^T.
+// Nothing is kept between the passes: what a tile's forward pass knew is computed again from its inputs, which costs
+// less than writing it to memory and reading it back.
 #pragma once
 #include <stdlib.h>
 
@@ -20,13 +22,6 @@ struct Network {
     int n_hidden() const { return n_layers - 1; }
     int stride(int l) const { return l ? widths[l] : first_stride; }
     Matrix weight(int l) const { return {weights[l], widths[l + 1], widths[l], stride(l), 1}; }
-    // Where the tape holds z_l, and after all the zs tau_(l+1).
-    i64 z_row(int l) const {
-        i64 row = 0;
-        for (int k = 0; k < l; k++) row += widths[k + 1];
-        return row;
-    }
-    i64 tau_row(int l) const { return z_row(n_hidden()) + z_row(l); }
     int widest() const {
         int n = 0;
         for (int l = 0; l <= n_layers; l++) n = widths[l] > n ? widths[l] : n;
@@ -107,8 +102,7 @@ static void push_forward(const Position &position, const Row *u, i64 N, i64 i, R
 
 struct Forward {
     const float *inputs;
-    float *outputs, *tape;      // tape may be null: nothing is kept for the backward pass
-    float *gradient, *feature_tau;  // of a field; feature_tau may be null
+    float *outputs, *gradient;  // the gradient only of a field
 };
 
 static size_t forward_scratch(const Network &net) {
@@ -121,10 +115,8 @@ static void forward_tile(const Network &net, const Position &position, const For
     Row *a = arena.rows(widest), *z = arena.rows(widest), *slopes = arena.rows(last * widest);
     load_rows(a, net.widths[0], io.inputs, N, i);
     for (int l = 0; l < last; l++) {
-        const int width = net.widths[l + 1];
         multiply(net.weight(l), net.biases[l], a, z);
-        if (io.tape) store_rows(z, width, io.tape + net.z_row(l) * N, N, i);
-        for (int k = 0; k < width; k++)
+        for (int k = 0; k < net.widths[l + 1]; k++)
             for (int v = 0; v < V; v++) {
                 Activated y = activate<ACTIVATION>(z[k].v[v]);
                 a[k].v[v] = y.value;
@@ -139,15 +131,12 @@ static void forward_tile(const Network &net, const Position &position, const For
     Row *tau = a, *sigma = z;
     fill_rows(net.widths[last], net.weights[last], tau);
     for (int l = last - 1; l >= 0; l--) {
-        const int width = net.widths[l + 1];
-        if (io.tape && l < last - 1) store_rows(tau, width, io.tape + net.tau_row(l) * N, N, i);
-        scale_rows(width, slopes + l * widest, tau, sigma);
+        scale_rows(net.widths[l + 1], slopes + l * widest, tau, sigma);
         multiply(net.weight(l).transposed(), nullptr, sigma, tau);
     }
     Row *gradient = arena.rows(3);
     pull_back(position, tau, N, i, gradient);
     store_rows(gradient, 3, io.gradient, N, i);
-    if (io.feature_tau) store_rows(tau + position.n_xyz, position.n_features, io.feature_tau, N, i);
 }
 
 // Sums of one thread for the gradients by weights and biases; rows padded to whole vectors.
@@ -179,10 +168,11 @@ static void add_layer(const Network &net, int l, const Row *left, const Row *rig
 }
 
 struct Backward {
-    const float *inputs, *outputs, *tape;
+    const float *inputs, *outputs;
     const float *d_outputs, *d_gradient;  // upstream; d_gradient only of a field
     float *d_inputs;                      // may be null; rows from first_input on
     int32_t first_input;
+    float *feature_tau;  // the gradient of output 0 by the features, of a field
 };
 
 static size_t backward_scratch(const Network &net) {
@@ -204,10 +194,9 @@ static void recall(const Network &net, const Position &position, const Backward 
         push_forward(position, z, N, i, known.t[0]);
     }
     for (int l = 0; l < net.n_hidden(); l++) {
-        const int width = net.widths[l + 1];
-        load_rows(z, width, io.tape + net.z_row(l) * N, N, i);
+        multiply(net.weight(l), net.biases[l], known.a[l], z);
         if (WITH_GRADIENT) multiply(net.weight(l), nullptr, known.t[l], q);
-        for (int k = 0; k < width; k++)
+        for (int k = 0; k < net.widths[l + 1]; k++)
             for (int v = 0; v < V; v++) {
                 Activated y = activate<ACTIVATION>(z[k].v[v]);
                 known.a[l + 1][k].v[v] = y.value;
@@ -237,21 +226,22 @@ static void backward_tile(const Network &net, const Position &position, const Ba
         load_rows(other, net.widths[last + 1], io.outputs, N, i);
         apply_output_slope(net.output_activation, net.widths[last + 1], other, d);
     }
-    for (int l = last;; l--) {  // d is the gradient by z_l, tau that of output 0 by a_(l+1)
+    for (int l = last;; l--) {  // d is the gradient by z_l, tau of output 0 by a_(l+1)
         add_layer(net, l, d, known.a[l], transposed, sums);
         add_sums(d, net.widths[l + 1], sums.biases[l]);
         if (WITH_GRADIENT && l == last) add_sums(known.t[l], net.widths[l], sums.weights[l]);  // output 0 is row 0
         if (WITH_GRADIENT && l < last) {
             scale_rows(net.widths[l + 1], known.slope[l], tau, other);
             add_layer(net, l, other, known.t[l], transposed, sums);
+            multiply(net.weight(l).transposed(), nullptr, other, tau);
         }
         if (l == 0) break;
         if (WITH_GRADIENT && l == last) fill_rows(net.widths[l], net.weights[l], tau);
-        if (WITH_GRADIENT && l < last) load_rows(tau, net.widths[l], io.tape + net.tau_row(l - 1) * N, N, i);
         multiply(net.weight(l).transposed(), nullptr, d, other);
         scale_rows(net.widths[l], known.slope[l - 1], other, d);
         if (WITH_GRADIENT && ACTIVATION != RELU) add_product(net.widths[l], known.bend[l - 1], tau, d);
     }
+    if (WITH_GRADIENT) store_rows(tau + position.n_xyz, position.n_features, io.feature_tau, N, i);
     if (!io.d_inputs) return;
     multiply(net.weight(0).transposed().from_row(io.first_input), nullptr, d, other);
     store_rows(other, net.widths[0] - io.first_input, io.d_inputs, N, i);

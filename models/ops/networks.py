@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.ops import reference
-from models.ops.dispatch import Backend, uses_native
-from models.ops.hash_grid import active_levels, grid_obstacle
+from models.ops import closed_form, reference, tinycudann
+from models.ops.dispatch import Backend, on_gpu, uses_native
+from models.ops.hash_grid import active_levels, encode, grid_obstacle
 from models.ops.layout import GridLayout
 from models.ops.network_kernels import Field, FieldInputs, Mlp, Plan, SdfField, network_obstacle
 
@@ -34,15 +34,20 @@ def mlp(
         output_activation: "none", "relu" or "sigmoid".
 
     Returns:
-        [O, N]. Differentiable once, by x, weights and biases.
+        [O, N]. Differentiable once, by x (exactly, in every implementation), weights and biases. On a GPU under
+        torch's autocast the products are of half precision.
 
     Raises:
         ValueError: shapes do not chain, or an activation is unknown.
     """
     _check_network(x.shape[0], weights, biases, activation, output_activation)
-    if not uses_native("mlp", backend, _present(x, *weights, *biases), network_obstacle(weights)):
+    if backend == "tinycudann":
+        return tinycudann.mlp(x, weights, biases, activation, output_activation)
+    if not uses_native("mlp", backend, _present(x, *weights, *biases), _size_obstacle(x, weights)):
         return reference.mlp(x, weights, biases, activation, output_activation)
-    plan = Plan(activation, output_activation, _is_differentiated(x, *weights, *biases))
+    if on_gpu(x):
+        return closed_form.mlp(x, weights, biases, activation, output_activation)
+    plan = Plan(activation, output_activation)
     return Mlp.apply(plan, x, *weights, *biases)
 
 
@@ -66,17 +71,22 @@ def field(
         include_xyz: puts `2 x - 1` before the features.
 
     Returns:
-        [O, N] raw outputs. Differentiable once, by x, table, weights and biases.
+        [O, N] raw outputs. Differentiable once, by x (exactly, in every implementation), table, weights and biases.
 
     Raises:
         ValueError: table, n_active and weights do not fit each other, or the activation is unknown.
     """
     levels = active_levels(x, table, layout, n_active)
     _check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
-    obstacle = grid_obstacle(layout) or network_obstacle(weights)
-    if not uses_native("field", backend, _present(x, table, *weights, *biases), obstacle):
+    obstacle = grid_obstacle(layout) or _size_obstacle(x, weights)
+    is_package = backend == "tinycudann"
+    if not is_package and not uses_native("field", backend, _present(x, table, *weights, *biases), obstacle):
         return reference.field(x, table, layout, weights, biases, activation, levels, include_xyz)
-    plan = Plan(activation, "none", _is_differentiated(x, table, *weights, *biases))
+    if is_package or on_gpu(x):
+        features = encode(x, table, layout, levels, backend)[: levels * layout.n_features]
+        inputs = torch.cat([2 * x - 1, features]) if include_xyz else features
+        return mlp(inputs, [weights[0][:, : len(inputs)], *weights[1:]], biases, activation, backend=backend)
+    plan = Plan(activation, "none")
     return Field.apply(plan, FieldInputs(layout, levels, 3 * include_xyz), x, table, *weights, *biases)
 
 
@@ -98,8 +108,8 @@ def sdf_field(
     `field`.
 
     Returns:
-        [O, N] raw outputs and [3, N] gradient. Differentiable once, by table, weights and biases; by x only in the
-        reference.
+        [O, N] raw outputs and [3, N] gradient. Differentiable once, by table, weights and biases; by the position x,
+        exactly, in the reference alone: the kernels refuse, and "auto" turns to the reference.
 
     Raises:
         ValueError: as for `field`.
@@ -107,15 +117,22 @@ def sdf_field(
     """
     levels = active_levels(x, table, layout, n_active)
     _check_network(layout.n_outputs + 3 * include_xyz, weights, biases, activation)
-    obstacle = grid_obstacle(layout) or network_obstacle(weights)
+    obstacle = grid_obstacle(layout) or _size_obstacle(x, weights)
     if _is_differentiated(x):
         obstacle = obstacle or "the kernel gives no gradient by position"
         if backend == "native":
             raise RuntimeError("the native sdf_field gives no gradient by x; detach x or use backend reference")
     if not uses_native("sdf_field", backend, _present(x, table, *weights, *biases), obstacle):
         return reference.sdf_field(x, table, layout, weights, biases, activation, levels, include_xyz)
-    plan = Plan(activation, "none", _is_differentiated(table, *weights, *biases))
-    return SdfField.apply(plan, FieldInputs(layout, levels, 3 * include_xyz), x, table, *weights, *biases)
+    source = FieldInputs(layout, levels, 3 * include_xyz)
+    if on_gpu(x):
+        return closed_form.SdfField.apply(source, activation, x, table, *weights, *biases)
+    return SdfField.apply(Plan(activation, "none"), source, x, table, *weights, *biases)
+
+
+def _size_obstacle(x: Tensor, weights: Weights) -> str:
+    """Why the kernels cannot take this network; matrix products on a GPU take any."""
+    return "" if on_gpu(x) else network_obstacle(weights)
 
 
 def _present(*tensors: Tensor | None) -> list[Tensor]:

@@ -11,7 +11,10 @@ struct Occupancy {
     i64 resolution;
     float radius;
     int is_sphere;
+    const uint8_t *gaps;  // of every block of GAP^3 cells, how many blocks around are empty, itself included; or null
 };
+
+constexpr int GAP = 4;
 
 // What is the same for all cells that a ray meets.
 struct Walker {
@@ -19,14 +22,14 @@ struct Walker {
     const float *o, *d;
     float per_radius, size, side, per_direction[3];
 
-    Walker(const Occupancy &grid, const float *o, const float *d)
+    DEVICE Walker(const Occupancy &grid, const float *o, const float *d)
         : grid(grid), o(o), d(d), per_radius(1 / grid.radius), size((float)grid.resolution),
           side(2 * grid.radius / (float)grid.resolution) {
         for (int k = 0; k < 3; k++) per_direction[k] = 1 / d[k];
     }
 
-    // State of the cell at distance t; sets `exit` to where the ray leaves it. Positions are clamped into the grid.
-    uint8_t look(float t, float *exit) const {
+    // State of the cell at distance t; sets `exit` to where the ray leaves it, or the gap around it. Positions are clamped into the grid.
+    DEVICE uint8_t look(float t, float *exit) const {
         float z[3], shrink = .5f;
         for (int k = 0; k < 3; k++) z[k] = (o[k] + t * d[k]) * per_radius;
         if (grid.is_sphere) {
@@ -34,24 +37,46 @@ struct Walker {
             shrink = norm > 1 ? (2 - 1 / norm) / norm * .25f : .25f;
         }
         int cell[3];
-        *exit = INFINITY;
         for (int k = 0; k < 3; k++) {
             const float c = (z[k] * shrink + .5f) * size;
             cell[k] = (int)(c > 0 ? (c < size - 1 ? c : size - 1) : 0);  // 0 where c is NaN
-            const float leave = ((float)(cell[k] + (d[k] > 0)) * side - grid.radius - o[k]) * per_direction[k];
-            if (d[k] != 0 && leave < *exit) *exit = leave;
         }
-        if (grid.is_sphere) *exit = -INFINITY;  // contracted cells have curved faces: look at every step
-        return grid.cells[((i64)cell[2] * grid.resolution + cell[1]) * grid.resolution + cell[0]];
+        if (grid.is_sphere) {
+            *exit = -INFINITY;  // contracted cells have curved faces: look at every step
+            return at(grid.cells, grid.resolution, cell[0], cell[1], cell[2]);
+        }
+        if (grid.gaps) {
+            const int block[3] = {cell[0] / GAP, cell[1] / GAP, cell[2] / GAP};
+            const int gap = at(grid.gaps, (grid.resolution + GAP - 1) / GAP, block[0], block[1], block[2]);
+            if (gap) {
+                *exit = leave((block[0] + 1 - gap) * GAP, (block[0] + gap) * GAP, (block[1] + 1 - gap) * GAP,
+                              (block[1] + gap) * GAP, (block[2] + 1 - gap) * GAP, (block[2] + gap) * GAP);
+                return EMPTY;
+            }
+        }
+        *exit = leave(cell[0], cell[0] + 1, cell[1], cell[1] + 1, cell[2], cell[2] + 1);
+        return at(grid.cells, grid.resolution, cell[0], cell[1], cell[2]);
+    }
+
+    DEVICE static uint8_t at(const uint8_t *values, i64 n, int x, int y, int z) { return values[(z * n + y) * n + x]; }
+
+    // Distance at which the ray leaves a box of cells.
+    DEVICE float leave(int x0, int x1, int y0, int y1, int z0, int z1) const {
+        const int face[3] = {d[0] > 0 ? x1 : x0, d[1] > 0 ? y1 : y0, d[2] > 0 ? z1 : z0};
+        float first = INFINITY;
+        for (int k = 0; k < 3; k++) {
+            const float t = ((float)face[k] * side - grid.radius - o[k]) * per_direction[k];
+            if (d[k] != 0 && t < first) first = t;
+        }
+        return first;
     }
 };
 
 // Finds at most `limit` intervals of a ray and returns how many; writes them unless t_start is null.
 //
-// Never inlined: counting and writing must run the same instructions, or rounding could make them disagree.
-static __attribute__((noinline)) i64 walk(const Occupancy &grid, const float *o, const float *d, float near, float far,
-                                          float step, float cone, float jitter, i64 limit, float *t_start,
-                                          float *t_end) {
+// A single copy: counting and writing must run the same instructions, or rounding could make them disagree.
+SINGLE_COPY i64 walk(const Occupancy &grid, const float *o, const float *d, float near, float far, float step,
+                     float cone, float jitter, i64 limit, float *t_start, float *t_end) {
     const Walker walker(grid, o, d);
     const float first = near + jitter * step, per_step = 1 / step;
     float t = first, exit = -INFINITY;

@@ -83,13 +83,28 @@ static void multiply(const Matrix &m, const float *bias, const Row *in, Row *out
     if (m.n_rows - row == 1) multiply_block<1>(m, row, bias, in, out);
 }
 
-// Points as rows: transposed[p * stride + k] = rows[k][p].
-static void transpose(const Row *rows, int n, int stride, float *transposed) {
-    for (int k = 0; k < n; k++) {
-        float row[TILE];
-        memcpy(row, &rows[k], sizeof row);
-        for (int p = 0; p < TILE; p++) transposed[p * stride + k] = row[p];
+// Exchanges rows and columns of W vectors: log2 W rounds of interleaving the first half of the rows with the second.
+INLINE void transpose_square(vf *square) {
+    for (int round = 1; round < W; round *= 2) {
+        vf mixed[W];
+        for (int k = 0; k < W / 2; k++) {
+            Pair pair = interleave(square[k], square[k + W / 2]);
+            mixed[2 * k] = pair.first;
+            mixed[2 * k + 1] = pair.second;
+        }
+        memcpy(square, mixed, sizeof mixed);
     }
+}
+
+// Points as rows: transposed[p * stride + k] = rows[k][p], zero for k from n on.
+static void transpose(const Row *rows, int n, int stride, float *transposed) {
+    for (int k = 0; k < stride; k += W)
+        for (int v = 0; v < V; v++) {
+            vf square[W];
+            for (int j = 0; j < W; j++) square[j] = k + j < n ? rows[k + j].v[v] : vf{};
+            transpose_square(square);
+            for (int j = 0; j < W; j++) store(transposed + (v * W + j) * stride + k, square[j]);
+        }
 }
 
 template <int K, int B>

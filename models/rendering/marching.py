@@ -48,7 +48,8 @@ class March:
             self.step,
             self.cone,
             jitter,
-            backend=self.backend,
+            self.backend,
+            occupancy.gaps,
         )
         return Samples(start, end, ray, offsets)
 
@@ -75,3 +76,27 @@ def visible(
         # w = alpha * T, so T is known wherever alpha is not zero; clear samples before an opaque one stay.
         transmittance = weights / opacity.clamp_min(1e-12)
         return samples.keep((transmittance >= _OPAQUE) | (opacity < 1e-12))
+
+
+def contributing(
+    samples: Samples, sdf: Float[Tensor, "N"], sharpness: Float[Tensor, ""], least: float, backend: Backend
+) -> Samples:
+    """The samples of a distance field that give their ray at least the share `least` of its colour.
+
+    Opacities come from differences of the distance between neighbours, so no gradient of the field is needed.
+
+    Args:
+        sdf: [N] distance at the midpoints, world units, without gradient.
+        sharpness: of the surface, inverse world units.
+        least: weight below which a sample is left out.
+    """
+    if len(samples) == 0:
+        return samples
+    t, ray = samples.t, samples.ray
+    descent = torch.where(ray[1:] == ray[:-1], sdf.diff() / t.diff().abs().clamp_min(1e-9), -1.0)
+    head_on = sdf.new_full((1,), -1.0)
+    # The steeper side counts: an opacity that is told too large keeps a sample too many.
+    slope = torch.minimum(torch.cat([head_on, descent]), torch.cat([descent, head_on])).clamp(-1, 0)
+    alpha = ops.neus_alpha(sdf, slope, samples.width, sharpness, backend=backend)
+    weights, _ = ops.composite(alpha, sdf[None], samples.offsets, backend=backend)
+    return samples.keep(weights >= least)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from models import occupancies
+from models import occupancies, ops
 from models.fields.contraction import Contraction, expand
 from utils.randomness import mix
 
@@ -41,16 +41,22 @@ class Occupancy(nn.Module, ABC):
     """A grid of [G, G, G] cells, indexed z, y, x."""
 
     cells: UInt8[Tensor, "G G G"]
+    gaps: UInt8[Tensor, "B B B"]
 
     def __init__(self, resolution: int, radius: float, contraction: Contraction):
         super().__init__()
         self.resolution, self.radius = resolution, radius
         self.contraction: Contraction = contraction
         self.register_buffer("cells", torch.full((resolution,) * 3, SURFACE, dtype=torch.uint8))
+        self.register_buffer("gaps", ops.empty_gaps(self.cells))
 
     @abstractmethod
     def refresh(self, step: int, field: FieldView, seed: int) -> None:
         """Asks the field anew if it is time; equal on all devices for the same `seed`, `step` and field."""
+
+    def _fill(self, cells: Tensor) -> None:
+        self.cells.copy_(cells)
+        self.gaps.copy_(ops.empty_gaps(self.cells))
 
     def share(self) -> float:
         """Share of cells that are sampled."""
@@ -115,7 +121,7 @@ class MovingAverage(Occupancy):
         # Cells may be chosen twice: the maximum does not depend on the order.
         self.opacity.scatter_reduce_(0, index, found, "amax")
         limit = min(self.opacity.mean().item(), self.threshold)
-        self.cells.copy_((self.opacity > limit).view_as(self.cells))
+        self._fill((self.opacity > limit).view_as(self.cells))
 
     def _chosen(self, step: int, random: torch.Generator) -> Int[Tensor, "M"]:
         """All cells at first; later a quarter of all at random and as many of the occupied ones."""
@@ -174,7 +180,7 @@ class SurfaceShell(Occupancy):
         fine = coarse[:, None].repeat(1, 64)
         fine[near] = self._state(field.sdf(points), band, self.resolution).view(-1, 64)
         # Each row holds the 4 x 4 x 4 cells of a coarse one; they are dealt out to their places.
-        self.cells.copy_(fine.view(n, n, n, 4, 4, 4).permute(0, 3, 1, 4, 2, 5).reshape_as(self.cells))
+        self._fill(fine.view(n, n, n, 4, 4, 4).permute(0, 3, 1, 4, 2, 5).reshape_as(self.cells))
 
     def _children(self) -> Float[Tensor, "64 3"]:
         """World offsets of the centres of 4 x 4 x 4 cells from that of the coarse cell they make up, z slowest."""

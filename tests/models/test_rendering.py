@@ -128,6 +128,20 @@ def test_samples_behind_an_opaque_one_are_dropped():
     assert kept.offsets.tolist() == [0, 2, 3] and kept.ray.tolist() == [0, 0, 1]
 
 
+def test_samples_left_out_for_their_weight_hardly_change_what_is_seen():
+    rays, field = rays_along_x(9, spread=0.3), small_neus(occupancy={"name": "sdf-shell", "resolution": 32})
+    field.variance.variance.data.fill_(0.5)
+    field.train().update(0, 0)
+    field.eval()
+    everything = field(rays)
+    field.config.min_weight = 1e-3
+    rest = field(rays)
+    n_dropped = everything.n_samples - rest.n_samples
+    assert n_dropped > 0.3 * everything.n_samples
+    assert (everything.opacity - rest.opacity).abs().max() < 1e-3 * n_dropped / len(rays)
+    assert torch.allclose(everything.color, rest.color, atol=5e-3)
+
+
 def ball(points: torch.Tensor) -> torch.Tensor:
     return points.norm(dim=-1) - 0.5
 

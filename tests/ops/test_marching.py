@@ -191,3 +191,24 @@ def test_a_ray_in_a_face_of_the_box_is_a_miss_and_no_nan():
 def test_a_box_behind_the_origin_is_missed():
     _, _, hit = ops.ray_box(torch.tensor([[0.0, 0.0, 3.0]]), torch.tensor([[0.0, 0.0, 1.0]]), 1.0)
     assert not hit.item()
+
+
+@pytest.mark.parametrize("size", [1, 6, 24])
+def test_leaping_over_gaps_changes_nothing(backend, size):
+    origins, directions = random_rays(300)
+    grid = (torch.rand(size, size, size) < 0.01).to(torch.uint8)
+    grid[size // 2 :] *= 2
+    grid[: size // 3] = 0
+    n = torch.full((300,), 0.0)
+    arguments = origins, directions, n, n + FAR, grid, "box", 1.0, 0.01, 0.0, torch.rand(300), backend
+    with_gaps, without = ops.march(*arguments, gaps=ops.empty_gaps(grid)), ops.march(*arguments)
+    for left, right in zip(with_gaps, without, strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_gap_is_the_distance_to_the_next_block_that_holds_something():
+    grid = torch.zeros(20, 20, 20, dtype=torch.uint8)
+    grid[9, 2, 3] = 2  # block 2, 0, 0
+    gaps = ops.empty_gaps(grid)
+    z, y, x = torch.meshgrid(*[torch.arange(5)] * 3, indexing="ij")
+    assert torch.equal(gaps.long(), torch.stack([(z - 2).abs(), y, x]).amax(0))
