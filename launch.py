@@ -1,5 +1,6 @@
-"""The command line: parse -> build -> train | validate | test | predict | export.
+"""The command line: parse -> build -> inspect | train | validate | test | predict | export.
 
+    python launch.py --config configs/neus-blender.yaml --inspect dataset.scene=lego
     python launch.py --config configs/neus-blender.yaml --train dataset.scene=lego
     python launch.py --config exp/.../config/parsed.yaml --test --resume exp/.../ckpt/last.ckpt
 
@@ -22,10 +23,12 @@ from utils.registry import ConfigError, nearest
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from omegaconf import DictConfig
 
+    from datasets.module import SceneData
     from systems.experiment import Experiment
 
-ACTIONS = ("train", "validate", "test", "predict", "export")
+ACTIONS = ("inspect", "train", "validate", "test", "predict", "export")
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +40,9 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="YAML", help="configuration file")
     action = parser.add_mutually_exclusive_group()
+    action.add_argument(
+        "--inspect", action="store_true", help="tell and draw what the data set holds, and what is wrong"
+    )
     action.add_argument("--train", action="store_true", help="fit the model, then test it and export the mesh")
     action.add_argument("--validate", action="store_true", help="score a checkpoint on the validation views")
     action.add_argument("--test", action="store_true", help="score a checkpoint on the test views, export the mesh")
@@ -70,7 +76,7 @@ def parse_arguments(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     action_name = next((name for name in ACTIONS if getattr(arguments, name)), None)
     if action_name is None:
         raise ConfigError(f"nothing to do: add one of --{', --'.join(ACTIONS)}")
-    if arguments.resume is None and action_name != "train":
+    if arguments.resume is None and action_name not in ("inspect", "train"):
         raise ConfigError(f"--{action_name} needs a checkpoint: add --resume exp/NAME/TRIAL/ckpt/last.ckpt")
     if arguments.resume is None and arguments.resume_weights_only:
         raise ConfigError("--resume_weights_only needs a checkpoint: add --resume exp/NAME/TRIAL/ckpt/last.ckpt")
@@ -122,32 +128,58 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from pytorch_lightning import seed_everything
     from pytorch_lightning.utilities import rank_zero_only
 
-    from datasets import datasets
-    from datasets.module import SceneData
     from systems import systems
+    from systems.automatic import settle
     from systems.experiment import Experiment
     from systems.trainer import make_trainer
-    from utils.config import load, parse
+    from utils.config import parse, read, resolve
     from utils.run_directory import add_run_keys, make_run_directory
+
+    def finish(config: "DictConfig") -> Experiment:
+        resolve(config)
+        add_run_keys(config, {name: _plain(value) for name, value in vars(arguments).items()}, overrides)
+        return parse(Experiment, config)
 
     is_first = rank_zero_only.rank == 0
     set_verbosity(arguments.verbose, is_first)
     import_plugins(arguments.imports)
-    config = load(arguments.config, overrides)
-    add_run_keys(config, {name: _plain(value) for name, value in vars(arguments).items()}, overrides)
-    experiment = parse(Experiment, config)
+    config = read(arguments.config, overrides)
+    experiment, data = settle(config, finish)
+    if arguments.inspect:
+        inspect(experiment, data)
+        return
     runs_dir = Path(arguments.runs_dir) if arguments.train else None
     trainer = make_trainer(experiment, arguments.gpu, runs_dir)
     if is_first:
         make_run_directory(config, arguments.config, runs_dir)
 
     seed_everything(experiment.seed)
-    data = SceneData(datasets.make(experiment.dataset))
     system = systems.make(experiment.system, experiment)
     if arguments.train:
         train(arguments, experiment, trainer, system, data, is_first)
     else:
         evaluate(arguments, trainer, system, data)
+
+
+def inspect(experiment: "Experiment", data: "SceneData") -> None:
+    """Tells what the data set holds and what may go wrong with it, and draws it into the experiment's folder."""
+    from rich.console import Console
+
+    from datasets.inspection import inspect_scene
+    from datasets.inspection_files import write_inspection
+    from datasets.inspection_report import table, warnings
+    from utils.run_directory import make_folders
+
+    folder = Path(experiment.exp_dir)
+    make_folders(folder)
+    splits = {split: data.views(split) for split in ("train", "val", "test")}
+    model: Any = experiment.model
+    scene = inspect_scene(splits, model.radius, model.learned_background)
+    Console().print(table(scene))
+    for warning in warnings(scene):
+        print(f"warning: {warning}")
+    for path in write_inspection(scene, folder):
+        print(path.resolve())
 
 
 def train(
@@ -191,6 +223,7 @@ def evaluate(arguments: argparse.Namespace, trainer: "pl.Trainer", system: Any, 
     checkpoint = read_checkpoint(arguments.resume, system)
     if arguments.export:
         system.load_state_dict(checkpoint["state_dict"])
+        system.on_load_checkpoint(checkpoint)
         system.to(trainer.strategy.root_device)
         for path in system.export():
             print(path.resolve())

@@ -1,13 +1,17 @@
 """All views of one split of one scene, and the rays and targets at any of their pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
 from datasets.cameras import Cameras
+from datasets.points import SparsePoints
 from utils.types import RayBatch, Rays, Record, Surface, Target
+
+STORE = ("color", "alpha", "depth", "normal")
+"""Fields of `Views` with a row per pixel."""
 
 
 @dataclass
@@ -27,6 +31,10 @@ class Views(Record):
         normal: [P, 3] unit world normal there, 0 where nothing is hit, or None.
         surface: the true surface, if known.
         apply_mask: whether targets show the object alone, on the backdrop of the ray.
+        points: sparse points from structure from motion, or None.
+        to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
+        is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
+            are then gathered there and follow.
     """
 
     cameras: Cameras
@@ -38,9 +46,25 @@ class Views(Record):
     normal: Float[Tensor, "P 3"] | None = None
     surface: Surface | None = None
     apply_mask: bool = True
+    points: SparsePoints | None = None
+    to_dataset: Float64[Tensor, "4 4"] | None = None
+    is_store_fixed: bool = False
 
     def __len__(self) -> int:
         return len(self.cameras)
+
+    def to(self, device: torch.device | str) -> "Views":
+        if not self.is_store_fixed:
+            return super().to(device)
+        store = {part: getattr(self, part) for part in STORE}
+        bare = replace(self, **dict.fromkeys(STORE), is_store_fixed=False)
+        return replace(bare.to(device), **store, is_store_fixed=True)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the store takes."""
+        parts = [getattr(self, part) for part in STORE]
+        return sum(part.nbytes for part in parts if part is not None)
 
     @property
     def has_mask(self) -> bool:
@@ -68,17 +92,12 @@ class Views(Record):
         origins, directions = self.cameras.rays(view, pixel)
         width = self.cameras.size[:, 0].index_select(0, view)
         row = self.offsets.index_select(0, view) + pixel[:, 1] * width + pixel[:, 0]
-        mask = None if self.alpha is None else self.alpha.index_select(0, row).to(backdrop) / 255
-        color = backdrop if self.color is None else self.color.index_select(0, row).to(backdrop) / 255
+        mask, color = _gather(self.alpha, row), _gather(self.color, row)
+        mask = None if mask is None else mask.to(backdrop) / 255
+        color = backdrop if color is None else color.to(backdrop) / 255
         if self.apply_mask and mask is not None:
             color = torch.lerp(backdrop, color, mask[:, None])
-        target = Target(
-            color=color,
-            mask=mask,
-            depth=None if self.depth is None else self.depth.index_select(0, row),
-            normal=None if self.normal is None else self.normal.index_select(0, row),
-            is_real=self.is_real,
-        )
+        target = Target(color, mask, _gather(self.depth, row), _gather(self.normal, row), is_real=self.is_real)
         return RayBatch(Rays(origins, directions, backdrop, view, pixel), target)
 
     def image(self, view: int, backdrop: Float[Tensor, "3"]) -> RayBatch:
@@ -100,3 +119,8 @@ class Views(Record):
 def pixel_offsets(size: Int[Tensor, "V 2"]) -> Int[Tensor, "V_plus_1"]:
     """Where the pixels of every image begin in a store of images of these sizes; the last entry is their sum."""
     return torch.nn.functional.pad(size.long().prod(-1).cumsum(0), (1, 0))
+
+
+def _gather(part: Tensor | None, row: Int[Tensor, "R"]) -> Tensor | None:
+    """Rows of a part of the store, on the device of `row`, wherever the store is."""
+    return None if part is None else part.index_select(0, row.to(part.device)).to(row.device)

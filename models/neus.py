@@ -19,7 +19,7 @@ from models.fields.radiance import VolumeRadiance
 from models.fields.sdf import VolumeSDF
 from models.rendering.composite import composite
 from models.rendering.marching import March, box_range, cone_angle, contributing, visible
-from models.rendering.occupancy import EMPTY, Everywhere, FieldView, MovingAverage, Occupancy
+from models.rendering.occupancy import EMPTY, Everywhere, FieldView, MovingAverage, Occupancy, SurfaceShell
 from models.rendering.opacity import annealed_slope, density_alpha, neus_alpha
 from models.rendering.volume import render_density
 from utils.config import slot
@@ -115,6 +115,14 @@ class NeuS(Model):
         """How empty space is known in the background."""
 
         def __post_init__(self) -> None:
+            if (
+                isinstance(self.occupancy, SurfaceShell.Config)
+                and self.grid_prune_occ_thre != ModelConfig.grid_prune_occ_thre
+            ):
+                raise ConfigError(
+                    "grid_prune_occ_thre has no effect with occupancy.name=sdf-shell, whose cells follow the distance; "
+                    "remove it, or set occupancy.name to moving-average"
+                )
             missing = self.geometry_bg is None or self.texture_bg is None or self.num_samples_per_ray_bg < 1
             if self.learned_background and missing:
                 raise ConfigError(

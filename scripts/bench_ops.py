@@ -1,104 +1,216 @@
-"""Times every kernel against its reference, both taking turns so that a busy machine slows both alike.
+"""Times every operation of `models.ops` against other ways to compute the same, all taking turns in one process.
 
-    python scripts/bench_ops.py [points] [rounds]
+    python scripts/bench_ops.py                                        the tables of docs/performance.md on this machine
+    python scripts/bench_ops.py --quick --only encode                  a glance at some operations
+    python scripts/bench_ops.py --compile --json ops.json --plot ops.png --into docs/performance.md
 
-Prints medians in milliseconds, forward and backward together where there is a backward pass, and how many times faster
-the kernel is.
+Compared are the plain torch formulation with autograd (twice, where a loss sees a gradient), the closed forms in
+torch that define the operations (reference), torch.compile of the plain formulation, bfloat16 autocast where half
+precision is harmless, tiny-cuda-nn and nerfacc where they are installed, and the limit: the same number of random
+accesses and multiply-adds with nothing around them, measured on this machine among the others.
 """
 
-import statistics
+import argparse
+import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# Threads that spin while they wait starve the others; must be there before torch is.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # The repository is no installed package.
-from models import ops  # noqa: E402
-from models.ops import GridLayout, native  # noqa: E402
-from models.ops.dispatch import Backend  # noqa: E402
+import torch  # noqa: E402
+
+from models.ops import GridLayout  # noqa: E402
+from scripts.bench import report  # noqa: E402
+from scripts.bench.candidates import LIMIT, OURS, PLAIN, RANDOM, Operation  # noqa: E402
+from scripts.bench.compiled import with_compiled  # noqa: E402
+from scripts.bench.inputs import make_scene  # noqa: E402
+from scripts.bench.operations import Grid, distance_operation, grid_operations, operations  # noqa: E402
+from scripts.bench.plot import draw  # noqa: E402
+from scripts.bench.roofline import Machine, make_machine  # noqa: E402
+from scripts.bench.timing import Job, take_turns  # noqa: E402
+
+COLUMNS = "encode", "encode with Jacobian", "encode, backward to the table", "SDF, gradient, full backward"
 
 
-def points_on_rays(n: int) -> Tensor:
-    """[3, n] points as training sees them: neighbours in memory are neighbours on a ray through a ball."""
-    n_rays = -(-n // 64)
-    centre = torch.nn.functional.normalize(torch.randn(n_rays, 3), dim=1) * 0.3
-    along = torch.nn.functional.normalize(torch.randn(n_rays, 3), dim=1)
-    t = torch.linspace(-0.08, 0.08, 64)
-    points = centre[:, None] + t[:, None] * along[:, None] + 0.5  # [rays, 64, 3]
-    return points.reshape(-1, 3)[:n].clamp(0, 1).t().contiguous()
+@dataclass(frozen=True)
+class Size:
+    """What times grow with."""
+
+    n_samples: int = 65536
+    n_levels: int = 16
+    log2_table: int = 19
+    n_threads: int = 1
+
+    @property
+    def layout(self) -> GridLayout:
+        """Levels of the published hash grid: 16 resolutions, each 1.447 times the one before."""
+        return GridLayout(self.n_levels, 2, self.log2_table, 16, 1.447)
 
 
-def perceptron(*widths: int) -> tuple[list[Tensor], list[Tensor | None]]:
-    pairs = list(zip(widths, widths[1:], strict=False))
-    weights = [(torch.randn(n, m) / m**0.5).requires_grad_() for m, n in pairs]
-    return weights, [torch.zeros(n, requires_grad=True) for _, n in pairs]
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=65536, metavar="N", help="samples of a step (default 65536)")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each candidate (default 9)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (default cpu)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="operations whose name contains a word")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, too; up to a minute an operation")
+    parser.add_argument("--quick", action="store_true", help="few samples and rounds, no tables of growth")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a PNG")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="replace the tables in a Markdown file")
+    return parser
 
 
-def jobs(n: int) -> dict[str, Callable[[Backend], object]]:
-    """What to time, each as a function of the backend."""
-    layout = GridLayout(16, 2, 19, 16, 1.447)
-    x, table = points_on_rays(n), ((torch.rand(layout.n_entries, 2) - 0.5) * 0.1).requires_grad_()
-    geometry, color = perceptron(35, 64, 14), perceptron(35, 64, 64, 3)
-    inputs = torch.randn(35, n, requires_grad=True)
-    d_outputs, d_gradient, d_color = torch.randn(14, n), torch.randn(3, n), torch.randn(3, n)
-    directions = torch.nn.functional.normalize(torch.randn(3, n), dim=0)
-    offsets = torch.arange(0, n + 1, 16) if n % 16 == 0 else torch.tensor([0, n])
-    alpha, values = (torch.rand(n) * 0.2).requires_grad_(), torch.rand(5, n, requires_grad=True)
-    grid = torch.zeros(128, 128, 128, dtype=torch.uint8)
-    axis = (torch.arange(128) + 0.5) / 64 - 1
-    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
-    grid[(radius - 0.6).abs() < 0.04], grid[radius < 0.56] = 1, 2
-    origins = torch.nn.functional.normalize(torch.randn(1024, 3), dim=1) * 3
-    towards = torch.nn.functional.normalize(torch.randn(1024, 3) * 0.3 - origins, dim=1)
-    rays = origins, towards, torch.zeros(1024), torch.full((1024,), 9.0), grid
+def main(words: list[str]) -> int:
+    arguments = make_parser().parse_args(words)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    size = Size(4096 if arguments.quick else arguments.samples, n_threads=torch.get_num_threads())
+    rounds = 3 if arguments.quick else arguments.rounds
+    machine = make_machine(device)
+    results: dict[str, Any] = {"machine": report.describe(device), "samples": size.n_samples, "rounds": rounds}
+    results["limits"] = machine.rates(rounds, 16 * size.n_samples) if machine else {}
+    results["operations"], results["notes"] = [], []
+    for operation in operations(size.layout, size.n_samples, device):
+        if arguments.only and not any(word in operation.name for word in arguments.only):
+            continue
+        if arguments.compile:
+            operation, note = with_compiled(operation)
+            results["notes"] += [note] if note else []
+        results["operations"].append(compare(operation, machine, rounds, device))
+    results["growth"] = {} if arguments.quick or arguments.only else growth(size, rounds, device)
+    text = markdown(results)
+    print(text)
+    if arguments.json:
+        report.write_json(arguments.json, results)
+    if arguments.plot:
+        draw(results, arguments.plot)
+    if arguments.into:
+        report.replace_section(arguments.into, "bench_ops", text)
+    return 0
 
-    def sdf(backend: Backend) -> None:
-        results = ops.sdf_field(x, table, layout, *geometry, "softplus", backend=backend)
-        torch.autograd.grad(results, [table, *geometry[0]], [d_outputs, d_gradient])
 
-    def shading(backend: Backend) -> None:
-        result = ops.mlp(inputs, *color, "relu", "sigmoid", backend)
-        torch.autograd.grad(result, [inputs, *color[0]], d_color)
-
-    def compositing(backend: Backend) -> None:
-        weights, sums = ops.composite(alpha, values, offsets, backend)
-        torch.autograd.grad(weights.sum() + sums.sum(), [alpha, values])
-
-    def density(backend: Backend) -> None:
-        with torch.no_grad():
-            ops.field(x, table, layout, *geometry, "softplus", backend=backend)
-
+def compare(operation: Operation, machine: Machine | None, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Median milliseconds of every candidate and of the limit."""
+    jobs: dict[str, Job] = {name: candidate.job() for name, candidate in operation.candidates.items()}
+    if machine and operation.work:
+        jobs[LIMIT] = machine.job(operation.work)
+        if operation.work.reads or operation.work.updates:
+            jobs[RANDOM] = machine.job(operation.work.at_random())
+    print(operation.name, file=sys.stderr)
+    times = take_turns(jobs, rounds, device)
     return {
-        "sdf_field, forward and backward": sdf,
-        "mlp 35-64-64-3, forward and backward": shading,
-        "field, forward only": density,
-        "spherical_harmonics": lambda backend: ops.spherical_harmonics(directions, 4, backend),
-        "composite, forward and backward": compositing,
-        "march, 1,024 rays": lambda backend: ops.march(*rays, "box", 1.0, 2 / 1024, 0.0, torch.rand(1024), backend),
+        "name": operation.name,
+        "size": operation.size,
+        "ms": {name: found.median for name, found in times.items()},
+        "all_ms": {name: found.rounds for name, found in times.items()},
     }
 
 
-def main(n: int, rounds: int) -> None:
+def growth(size: Size, rounds: int, device: torch.device) -> dict[str, list[dict[str, Any]]]:
+    """The hash grid and the distance field at other sizes, one property changed at a time."""
+    axes = {
+        "samples": [replace(size, n_samples=n) for n in (4096, 16384, 65536, 262144)],
+        "levels": [replace(size, n_levels=n) for n in (4, 8, 12, 16)],
+        "entries of a level": [replace(size, log2_table=n) for n in (12, 15, 17, 18, 19, 21)],
+        "threads": [replace(size, n_threads=n) for n in _threads()] if device.type == "cpu" else [],
+    }
+    found: dict[str, list[dict[str, Any]]] = {}
+    for axis, sizes in axes.items():
+        found[axis] = [_at(one, axis, max(3, rounds // 3), device) for one in sizes]
+    return found
+
+
+def _threads() -> Iterator[int]:
+    n = 1
+    while n < (os.cpu_count() or 1):
+        yield n
+        n *= 2
+    yield os.cpu_count() or 1
+
+
+def _at(size: Size, axis: str, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Nanoseconds per sample at one size."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(size.n_threads)
     torch.manual_seed(0)
-    if native.obstacle():
-        sys.exit(f"there are no kernels to time: {native.obstacle()}")
-    print(f"{n} points, {torch.get_num_threads()} threads, medians of {rounds}")
-    for name, job in jobs(n).items():
-        times: dict[Backend, list[float]] = {"native": [], "reference": []}
-        for round_ in range(-1, rounds):  # the first round only warms up
-            for backend, measured in times.items():
-                start = time.perf_counter()
-                job(backend)
-                if round_ >= 0:
-                    measured.append((time.perf_counter() - start) * 1e3)
-        fast, slow = (statistics.median(measured) for measured in times.values())
-        print(f"{name:40s} kernel {fast:8.2f} ms   reference {slow:8.2f} ms   {slow / fast:5.1f} times")
+    grid = Grid.make(size.layout, make_scene(size.n_samples, device).x)
+    machine = make_machine(device)
+    rows = [*grid_operations(grid), distance_operation(grid)]
+    jobs = {row.name: row.candidates[OURS].job() for row in rows} | {PLAIN: rows[-1].candidates[PLAIN].job()}
+    if machine:
+        jobs |= {f"{LIMIT} of {row.name}": machine.job(row.work) for row in rows if row.work}
+    times = take_turns(jobs, rounds, device)
+    torch.set_num_threads(before)
+    shown = {
+        "samples": f"{size.n_samples:,}",
+        "levels": f"{size.n_levels}",
+        "entries of a level": f"2^{size.log2_table}",
+        "threads": f"{size.n_threads}",
+    }
+    return {"at": shown[axis], "ns": {name: 1e6 * found.median / size.n_samples for name, found in times.items()}}
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables of docs/performance.md."""
+    parts = [report.sentence(results["machine"]), _operation_table(results["operations"])]
+    if results["notes"]:
+        parts.append("\n".join(f"- {note}" for note in results["notes"]))
+    for axis, rows in results["growth"].items():
+        if rows:
+            parts.append(_growth_table(axis, rows))
+    if results["limits"]:
+        parts.append(_limit_table(results["limits"]))
+    return "\n\n".join(parts)
+
+
+def _operation_table(rows: list[dict[str, Any]]) -> str:
+    """Milliseconds of ours, and how many times as long the others take."""
+    shown = (OURS, LIMIT, RANDOM)
+    others = list(dict.fromkeys(name for row in rows for name in row["ms"] if name not in shown))
+    lines = []
+    for row in rows:
+        ms, ours = row["ms"], row["ms"][OURS]
+        shares = [f"{100 * ms[name] / ours:.0f} %" if name in ms else "" for name in (LIMIT, RANDOM)]
+        ratios = [f"{ms[name] / ours:.1f}" if name in ms else "" for name in others]
+        lines.append([row["name"], report.number(ours), report.number(1e6 * ours / row["size"]), *shares, *ratios])
+    header = ["operation", "ms", "ns per sample", "of the limit", "of random access"]
+    return report.table([*header, *(f"{name}, times" for name in others)], lines)
+
+
+def _growth_table(axis: str, rows: list[dict[str, Any]]) -> str:
+    """Nanoseconds per sample; in brackets the share of the limit."""
+
+    def cell(ns: dict[str, float], name: str) -> str:
+        limit = ns.get(f"{LIMIT} of {name}")
+        return report.number(ns[name]) + (f" ({100 * limit / ns[name]:.0f} %)" if limit else "")
+
+    lines = []
+    for row in rows:
+        ns = row["ns"]
+        times = ns[PLAIN] / ns[COLUMNS[-1]]
+        lines.append([row["at"], *(cell(ns, name) for name in COLUMNS), report.number(ns[PLAIN]), f"{times:.1f}"])
+    return report.table([axis, *COLUMNS, "the same, plain torch", "times"], lines)
+
+
+def _limit_table(limits: dict[str, float]) -> str:
+    sizes = [name.removeprefix("read_ns_") for name in limits if name.startswith("read_ns_")]
+    rows = [
+        ["random read, ns", *(f"{limits[f'read_ns_{size}']:.2f}" for size in sizes)],
+        ["random update, ns", *(f"{limits[f'update_ns_{size}']:.2f}" for size in sizes)],
+    ]
+    table = report.table(["table of so many bytes", *sizes], rows)
+    rest = f"{limits['stream_gb_s']:.0f} GB/s in order, {limits['multiply_add_gflop_s']:.0f} GFLOP/s of multiply-adds."
+    return f"{table}\n\n{rest}"
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:3]), *(65536, 7)[len(sys.argv[1:3]) :])
+    sys.exit(main(sys.argv[1:]))

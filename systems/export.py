@@ -1,19 +1,21 @@
 """A trained model as files: a mesh with colours at its vertices, and a lighter one with a texture.
 
-All files hold world coordinates, with z up as in the data sets. glTF is y-up by its specification, so the GLB holds
-the same vertices under a node that stands them up.
+Files hold the coordinates of the data set's own files, or those of the scene, z up. glTF is y-up by its specification,
+so the node of a GLB stands its vertices up; it also carries them to the data set, in double precision, because surveys
+have coordinates in the millions.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from PIL import Image
 from torch import Tensor
 from trimesh.visual import TextureVisuals
@@ -24,10 +26,9 @@ from models.mesh import EmptySurface, extract_surface, keep_components, report
 from models.texture_atlas import bake, decimate, unwrap
 from systems.panels import save_image
 from utils.registry import ConfigError
+from utils.similarity import IDENTITY, Z_TO_Y_UP, rotation_of
 from utils.types import Mesh
 
-Z_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-"""Homogeneous rotation that takes world z to glTF's y."""
 LINES = 2**16
 """Lines of text that are formatted at once."""
 PAUSE = 10.0
@@ -48,6 +49,9 @@ class ExportConfig:
     """Side of the square texture, texels; 0 writes no textured mesh."""
     keep_components: int = 1
     """Connected parts that are kept, the largest first; 0 keeps all."""
+    coordinates: Literal["dataset", "scene"] = "dataset"
+    """Of the meshes and of cameras.json: those of the data set's files, or those the model sees, z up and the object
+    around the origin."""
 
     def __post_init__(self) -> None:
         for key, least in (("chunk_size", 1), ("texture_faces", 4), ("texture_size", 0), ("keep_components", 0)):
@@ -56,7 +60,7 @@ class ExportConfig:
 
 
 def export_surface(
-    model: Model, config: ExportConfig, folder: Path, stem: str
+    model: Model, config: ExportConfig, folder: Path, stem: str, to_dataset: Float64[Tensor, "4 4"] = IDENTITY
 ) -> tuple[Mesh | None, list[Path], dict[str, Any] | None]:
     """Meshes a model and writes `<stem>-<method><resolution>.obj` and its textured twins, telling how far it is.
 
@@ -67,9 +71,11 @@ def export_surface(
         config: the `export` section.
         folder: is created where it is missing.
         stem: start of the file names.
+        to_dataset: [4, 4] similarity, scene to dataset.
 
     Returns:
-        The full mesh, the files written, and the mesh's report; None, none and None where there is no surface.
+        The full mesh in scene coordinates, the files written, and the mesh's report, whose `size` is in the coordinates
+        of the files; None, none and None where there is no surface.
     """
     options = model.isosurface
     if options is None:
@@ -85,29 +91,44 @@ def export_surface(
     if config.export_vertex_color:
         full = replace(full, colors=color.at_vertices(full, config.chunk_size))
     textured = _texture(full, color, config) if config.texture_size else None
+    similarity = to_dataset if config.coordinates == "dataset" else IDENTITY
     summary = report(full) | {"components_dropped": n_dropped}
+    summary |= {"size": _size(moved(full, similarity)), "coordinates": config.coordinates}
     print("mesh: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items()))
-    return full, export_mesh(full, textured, folder, f"{stem}-{options.method}{options.resolution}"), summary
+    stem = f"{stem}-{options.method}{options.resolution}"
+    return full, export_mesh(full, textured, folder, stem, similarity), summary
 
 
-def export_mesh(mesh: Mesh, textured: Mesh | None, folder: Path, stem: str) -> list[Path]:
+def export_mesh(
+    mesh: Mesh, textured: Mesh | None, folder: Path, stem: str, similarity: Float64[Tensor, "4 4"] = IDENTITY
+) -> list[Path]:
     """Writes `<stem>.obj` and, of the textured mesh, `<stem>-textured` as .obj with .mtl and .png, and as .glb.
+
+    Args:
+        similarity: [4, 4] from the coordinates of the meshes to those of the files.
 
     Returns:
         The paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{stem}.obj"]
-    write_obj(written[0], mesh)
+    write_obj(written[0], moved(mesh, similarity))
     if textured is None:
         return written
     paths = [folder / f"{stem}-textured.{kind}" for kind in ("obj", "mtl", "png", "glb")]
     obj, mtl, png, glb = paths
-    write_obj(obj, textured, mtl.name)
+    write_obj(obj, moved(textured, similarity), mtl.name)
     mtl.write_text(f"newmtl surface\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {png.name}\n")
     save_image(png, _pixels(textured))
-    write_glb(glb, textured)
+    write_glb(glb, textured, similarity)
     return written + paths
+
+
+def moved(mesh: Mesh, similarity: Float64[Tensor, "4 4"]) -> Mesh:
+    """The mesh after a similarity, in double precision."""
+    vertices = mesh.vertices.double() @ similarity[:3, :3].T + similarity[:3, 3]
+    normals = None if mesh.normals is None else mesh.normals.double() @ rotation_of(similarity).T
+    return replace(mesh, vertices=vertices, normals=normals)
 
 
 def write_obj(path: Path, mesh: Mesh, material_file: str | None = None) -> None:
@@ -116,12 +137,14 @@ def write_obj(path: Path, mesh: Mesh, material_file: str | None = None) -> None:
     Args:
         material_file: name of the .mtl beside it that holds the material `surface`.
     """
-    columns = mesh.vertices if mesh.colors is None else torch.cat([mesh.vertices, mesh.colors], dim=-1)
+    line, columns = "v" + f" %.{_n_digits(mesh)}g" * 3, mesh.vertices
+    if mesh.colors is not None:
+        line, columns = line + " %.7g" * 3, torch.cat([mesh.vertices, mesh.colors], dim=-1)
     reference, row = "f %d %d %d", mesh.faces + 1
     with path.open("w", newline="\n") as file:
         if material_file is not None:
             file.write(f"mtllib {material_file}\nusemtl surface\n")
-        _write_lines(file, "v" + " %.7g" * columns.shape[1], columns)
+        _write_lines(file, line, columns)
         # Normals are worth their space on the light mesh only; the full one is as smooth as its grid.
         if mesh.uv is not None and mesh.normals is not None:
             reference, row = "f %d/%d/%d %d/%d/%d %d/%d/%d", row.repeat_interleave(3, dim=1)
@@ -130,8 +153,8 @@ def write_obj(path: Path, mesh: Mesh, material_file: str | None = None) -> None:
         _write_lines(file, reference, row)
 
 
-def write_glb(path: Path, mesh: Mesh) -> None:
-    """Writes the textured mesh as binary glTF 2.0, unpolished and not metallic, stood up to y."""
+def write_glb(path: Path, mesh: Mesh, similarity: Float64[Tensor, "4 4"] = IDENTITY) -> None:
+    """Writes the textured mesh as binary glTF 2.0, unpolished and not metallic, moved and stood up to y by its node."""
     material = PBRMaterial(baseColorTexture=Image.fromarray(_pixels(mesh)), metallicFactor=0.0, roughnessFactor=1.0)
     assert mesh.uv is not None and mesh.normals is not None
     body = trimesh.Trimesh(
@@ -142,7 +165,7 @@ def write_glb(path: Path, mesh: Mesh) -> None:
         process=False,
     )
     scene = trimesh.Scene()
-    scene.add_geometry(body, transform=Z_TO_Y_UP)
+    scene.add_geometry(body, transform=(Z_TO_Y_UP @ similarity).numpy())
     scene.export(path)
 
 
@@ -211,6 +234,18 @@ def _pixels(mesh: Mesh) -> np.ndarray:
     if mesh.texture is None:
         raise ValueError("a mesh without a texture cannot be written as a textured one; bake it first")
     return mesh.texture.numpy()
+
+
+def _size(mesh: Mesh) -> list[float]:
+    """Extents along the axes."""
+    return [float(f"{side:.4g}") for side in (mesh.vertices.amax(0) - mesh.vertices.amin(0)).tolist()]
+
+
+def _n_digits(mesh: Mesh) -> int:
+    """Digits that tell vertices apart as float32 does around the origin, however far away they are."""
+    extent = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
+    distance = float(mesh.vertices.abs().max())
+    return 7 if distance <= extent else 7 + math.ceil(math.log10(distance / max(extent, 1e-9 * distance)))
 
 
 def _write_lines(file: TextIO, line: str, rows: Tensor) -> None:

@@ -10,22 +10,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from datasets.inspection import inspect_scene
+from datasets.inspection_files import write_inspection
+from datasets.inspection_report import warnings
 from datasets.pixels import draw_pixels
 from datasets.views import Views
 from models import models
 from models.base import Model
-from systems import metrics, systems
+from systems import systems
 from systems.budget import RayBudget
+from systems.camera_file import restate_cameras, write_cameras
+from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
 from systems.export import export_surface
 from systems.geometry_error import geometry_error
 from systems.loss_functions import LossReport, LossSet
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
-from systems.panels import save_image, view_panel, write_video
+from systems.panels import Picture, save_image, write_video
+from utils.notice import notice
 from utils.randomness import reseed
 from utils.registry import ConfigError
 from utils.run_directory import write_metrics
 from utils.schedule import Schedule
+from utils.similarity import IDENTITY
 from utils.types import RayBatch, Rendered, Surface
+
+CAMERAS = "cameras.json"
 
 
 @systems.register("nerf-system", "neus-system")
@@ -38,6 +47,10 @@ class Reconstruction(pl.LightningModule):
     Args:
         config: the `system` section.
         experiment: the whole configuration.
+
+    Attributes:
+        to_dataset: [4, 4] float64 similarity, scene to dataset, of the views that were trained on. No buffer, because
+            buffers follow the weights to devices and precisions that cannot hold it.
     """
 
     @dataclass
@@ -74,7 +87,8 @@ class Reconstruction(pl.LightningModule):
         LossSet(config.loss, self.model.quantities | {"mask"})
         self.train_seconds = 0.0
         self.n_samples_seen = 0
-        self._scores: dict[int, dict[str, Any]] = {}
+        self.to_dataset = IDENTITY
+        self._scores: Scores = {}
 
     def configure_optimizers(self) -> Any:
         return make_optimizers(self.config.optimizer, self.config.scheduler, self.model)
@@ -83,6 +97,18 @@ class Reconstruction(pl.LightningModule):
         views = self._views("train")
         quantities = self.model.quantities | ({"mask"} if views.has_mask else set())
         self.losses = LossSet(self.config.loss, quantities)
+        self.to_dataset = IDENTITY if views.to_dataset is None else views.to_dataset.cpu()
+        if self.trainer.is_global_zero:
+            self._show_scene()
+
+    def _show_scene(self) -> None:
+        """Draws what is about to be trained on, and says what may go wrong with it."""
+        splits = {split: self._views(split) for split in ("train", "val")}
+        scene = inspect_scene(splits, self.model.radius, self.model.config.learned_background)
+        for warning in warnings(scene):
+            notice(warning)
+        written = [*write_inspection(scene, self._folder()), self._write_cameras("train")]
+        print("\n".join(str(path.resolve()) for path in written))
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         began = time.perf_counter()
@@ -146,27 +172,28 @@ class Reconstruction(pl.LightningModule):
 
     def validation_step(self, index: Tensor, batch_idx: int) -> None:
         row = int(index)
-        scores, panel = self._evaluate(self._views("val"), row)
-        save_image(self._folder() / f"it{self.step.item()}-{row}.png", panel)
-        self._scores[row] = scores
+        save_image(self._folder() / f"it{self.step.item()}-{row}.png", self._evaluate("val", row))
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 
     def test_step(self, index: Tensor, batch_idx: int) -> None:
-        row = int(index)
-        scores, panel = self._evaluate(self._views("test"), row)
-        save_image(self._frame_path("test", row), panel)
-        self._scores[row] = scores
+        # The frames of a camera path follow the photographs.
+        row, n_photographs = int(index), len(self._views("test"))
+        split, row = ("test", row) if row < n_photographs else ("path", row - n_photographs)
+        save_image(self._frame_path(split, row), self._evaluate(split, row))
 
     def on_test_epoch_end(self) -> None:
-        result = self._log_scores("test")
+        scores = self._log_scores("test")
         if not self.trainer.is_global_zero:
             return
-        folder, stem = self._folder(), f"it{self.step.item()}"
-        video = write_video([self._frame_path("test", row) for row in result["frames"]], folder / f"{stem}-test.mp4")
-        written = [video, *self.export(self._views("test").surface)]
-        del result["frames"]
+        folder, stem, views = self._folder(), f"it{self.step.item()}", self._views("test")
+        frames = [place for place in scores if place[0] == "path"] or list(scores)
+        video = write_video([self._frame_path(*place) for place in frames], folder / f"{stem}-test.mp4")
+        written = [video, *self.export(views.surface)]
+        if views.is_real:
+            written.append(self._write_cameras("test"))
+        result = summary(scores, "test")
         path = write_metrics(folder.parent, {"step": self.step.item(), "test": result, "training": self._training()})
         if "psnr" in result:
             print(f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, mean of {result['n_views']} views")
@@ -174,42 +201,21 @@ class Reconstruction(pl.LightningModule):
 
     def predict_step(self, index: Tensor, batch_idx: int) -> None:
         row = int(index)
-        _, panel = self._evaluate(self._views("train"), row)
-        save_image(self._frame_path("predict", row), panel)
+        save_image(self._frame_path("predict", row), self._evaluate("train", row))
 
-    def _evaluate(self, views: Views, row: int) -> tuple[dict[str, Any], Any]:
-        """Scores and panel of one view."""
+    def _evaluate(self, split: str, row: int) -> Picture:
+        """The panel of one view, whose scores are kept."""
         self.model.update(int(self.step.item()), self.experiment.seed)
-        batch = views.image(row, self._backdrop())
-        rendered = self.model.render(batch.rays)
-        width, height = views.size(row)
-        shape = (height, width, 3)
-        scores: dict[str, Any] = {"view": views.names[row]}
-        if batch.target.is_real:
-            image, truth = rendered.color.view(shape), batch.target.color.view(shape)
-            scores |= {name: metrics.get(name)(image, truth) for name in metrics.names()}
-        return scores, view_panel(rendered, batch.target, width, height)
+        self._scores[split, row], panel = evaluate(self.model, self._views(split), row, self._backdrop())
+        return panel
 
-    def _log_scores(self, split: str) -> dict[str, Any]:
-        """Gathers the views of all devices; mean scores are logged and returned with those of every view."""
-        scores = self._scores
-        if self.trainer.world_size > 1:
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, scores)
-            scores = {row: score for part in gathered for row, score in part.items()}
-        self._scores = {}
-        rows = sorted(scores)
-        means = {}
-        for name in metrics.names():
-            values = [scores[row][name] for row in rows if name in scores[row]]
-            if values:
-                means[name] = sum(values) / len(values)
-        self.log_dict(
-            {f"{split}/{name}": value for name, value in means.items()} | {f"{split}/minutes": self.train_seconds / 60},
-            prog_bar=split == "val",
-            rank_zero_only=True,
-        )
-        return {**means, "n_views": len(rows), "views": [scores[row] for row in rows], "frames": rows}
+    def _log_scores(self, split: str) -> Scores:
+        """Logs the means of a split; returns the scores that all devices have kept, which are forgotten."""
+        scores, self._scores = gathered(self._scores, self.trainer.world_size), {}
+        values = {f"{split}/{name}": value for name, value in mean_scores(scores, split).items()}
+        values[f"{split}/minutes"] = self.train_seconds / 60
+        self.log_dict(values, prog_bar=split == "val", rank_zero_only=True)
+        return scores
 
     def export(self, surface: Surface | None = None) -> list[Path]:
         """Meshes the model, writes the files and, where the true surface is known, measures the error.
@@ -220,7 +226,9 @@ class Reconstruction(pl.LightningModule):
         self.model.eval()
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
-        mesh, written, report = export_surface(self.model, self.experiment.export, folder, stem)
+        options = self.experiment.export
+        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset)
+        restate_cameras(folder / CAMERAS, options.coordinates)
         if mesh is not None and report is not None and surface is not None:
             report |= geometry_error(mesh, surface)
             print(
@@ -230,6 +238,10 @@ class Reconstruction(pl.LightningModule):
         write_metrics(folder.parent, {"mesh": report})
         return written
 
+    def _write_cameras(self, split: str) -> Path:
+        coordinates, views = self.experiment.export.coordinates, self._views(split)
+        return write_cameras(self._folder() / CAMERAS, split, views, coordinates, self.to_dataset)
+
     def _training(self) -> dict[str, Any]:
         minutes = self.train_seconds / 60
         rate = self.n_samples_seen / self.train_seconds if self.train_seconds else 0.0
@@ -237,10 +249,12 @@ class Reconstruction(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, self.n_samples_seen
+        checkpoint["to_dataset"] = self.to_dataset
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.train_seconds = checkpoint.get("train_seconds", 0.0)
         self.n_samples_seen = checkpoint.get("n_samples_seen", 0)
+        self.to_dataset = checkpoint.get("to_dataset", self.to_dataset)
 
     def load_model_weights(self, checkpoint: dict[str, Any]) -> None:
         """Takes the model's weights and grids from a checkpoint and nothing else: a new run begins at step 0."""

@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_configuration_names_the_first_difference(
     [
         (["--trian"], "unknown flag --trian (did you mean '--train'?)"),
         (["--conf", "a"], "unknown flag --conf (did you mean '--config'?)"),
-        ([], "nothing to do: add one of --train, --validate, --test, --predict, --export"),
+        ([], "nothing to do: add one of --inspect, --train, --validate, --test, --predict, --export"),
         (["--train", "--test"], "argument --test: not allowed with argument --train"),
         (["--test"], "--test needs a checkpoint: add --resume exp/NAME/TRIAL/ckpt/last.ckpt"),
         (["--train", "--resume_weights_only"], "--resume_weights_only needs a checkpoint"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 import trimesh
@@ -14,14 +15,17 @@ from omegaconf import OmegaConf
 
 import launch
 from systems import systems
+from systems.automatic import automatic_keys, decided
 from systems.experiment import Experiment
 from systems.trainer import make_trainer
-from utils.config import load, parse
+from tests.moved import TO_DATASET, Moved
+from utils.config import parse, read, resolve
 from utils.run_directory import add_run_keys
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 TINY_DATA = {"name": "synthetic", "n_train_views": 6, "n_test_views": 2, "size": 24, "samples_per_pixel": 4}
+MOVED = ("dataset.name=moved-data",)
 TINY_GRID = {"n_levels": 4, "log2_hashmap_size": 10}
 
 
@@ -44,6 +48,7 @@ def run(folder: Path, *words: str) -> int:
 
 def demo(folder: Path, *words: str) -> Path:
     """Trains the tiny demo and returns the folder of its run."""
+    Moved.read.clear()
     assert run(folder, "--config", str(ROOT / "configs/demo.yaml"), "--train", *tiny(*words)) == 0
     return next((folder / "exp" / "demo").iterdir())
 
@@ -80,6 +85,10 @@ def test_the_demo_ends_with_video_textured_mesh_and_metrics(tmp_path, capsys):
     for path in (*folder.glob("save/*.mp4"), *folder.glob("save/*.glb"), folder / "metrics.json"):
         assert str(path.resolve()) in said
     assert len(list(folder.glob("save/it40-test/*.png"))) == 2
+    # What was trained on is drawn, and its cameras can be used with the mesh.
+    assert (folder / "save/inspection.png").is_file() and (folder / "save/inspection.glb").is_file()
+    cameras = json.loads((folder / "save/cameras.json").read_text())
+    assert [frame["split"] for frame in cameras["frames"]] == 6 * ["train"] + 2 * ["test"]
     meshes = list(folder.glob("save/*.obj"))
     assert len(meshes) == 2 and all(len(trimesh.load(path).vertices) for path in meshes)
     for name in ("config/parsed.yaml", "config/raw.yaml", "code/launch.py", "ckpt/last.ckpt", "csv_logs/metrics.csv"):
@@ -157,17 +166,75 @@ def test_an_empty_surface_is_explained_and_the_run_finishes(tmp_path, capsys):
     assert list(folder.glob("save/*.mp4"))
 
 
+def test_an_inspection_tells_draws_and_trains_nothing(tmp_path, capsys):
+    words = ["--config", str(ROOT / "configs/demo.yaml"), "--inspect", *tiny("model.radius=auto")]
+    assert run(tmp_path, *words) == 0
+    said = capsys.readouterr().out
+    assert "6 train, 2 val, 2 test" in said and "24 x 24 px" in said
+    assert "warning: there are 6 photographs to train on" in said
+    files = [tmp_path / "exp/demo/inspection.png", tmp_path / "exp/demo/inspection.glb"]
+    assert sorted((tmp_path / "exp/demo").iterdir()) == sorted(files)
+    assert all(str(path.resolve()) in said.replace("\n", "") for path in files)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_data_decides_once_and_its_coordinates_stay_with_the_checkpoint(tmp_path, monkeypatch):
+    trained = demo(tmp_path, *MOVED, "model.radius=auto")
+    assert Moved.read == ["train", "val", "test"]
+    parsed, last = trained / "config/parsed.yaml", trained / "ckpt/last.ckpt"
+    config = OmegaConf.load(parsed)
+    assert isinstance(config.model.radius, float) and config.model.geometry.radius == config.model.radius
+    assert torch.equal(checkpoint(last)["to_dataset"], TO_DATASET)
+    before, cameras = _vertices(trained), json.loads((trained / "save/cameras.json").read_text())
+    assert abs(before.mean(0) - [1e6, 2e6, 50]).max() < 100
+    assert cameras["coordinates"] == "dataset"
+
+    # Nothing but the checkpoint is read.
+    monkeypatch.setattr(Moved, "views", None)
+    command = ["--config", str(parsed), "--export", "--resume", str(last)]
+    assert run(tmp_path, *command) == 0
+    assert (_vertices(trained) == before).all()
+    assert json.loads((trained / "save/cameras.json").read_text()) == cameras
+    assert run(tmp_path, *command, "export.coordinates=scene") == 0
+    x, y, z = _vertices(trained).T
+    moved = numpy.stack((-100 * y + 1e6, 100 * x + 2e6, 100 * z + 50), axis=1)
+    assert abs(moved - before).max() < 1e-3
+    assert json.loads((trained / "save/cameras.json").read_text())["coordinates"] == "scene"
+
+
+def test_a_checkpoint_without_coordinates_is_in_those_of_the_scene(tmp_path):
+    trained = demo(tmp_path, *MOVED)
+    last = trained / "ckpt/last.ckpt"
+    old = checkpoint(last)
+    del old["to_dataset"]
+    torch.save(old, last)
+    command = ["--config", str(trained / "config/parsed.yaml"), "--export", "--resume", str(last)]
+    assert run(tmp_path, *command) == 0
+    assert abs(_vertices(trained)).max() < 1.3
+
+
+def _vertices(folder: Path) -> numpy.ndarray:
+    """Of the full mesh, with all digits of the file."""
+    (path,) = (path for path in folder.glob("save/*.obj") if "textured" not in path.name)
+    rows = [line.split()[1:4] for line in path.read_text().splitlines() if line.startswith("v ")]
+    return numpy.array(rows, dtype=numpy.float64)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_configuration_trains_a_step(name, tmp_path):
-    config = load(ROOT / "configs" / name, ["dataset.scene=lego"] if "blender" in name else [])
+    file = ROOT / "configs" / name
+    missing = [key for key in ("scene", "root_dir") if f"{key}: ???" in file.read_text()]
+    config = read(file, [f"dataset.{key}=somewhere" for key in missing])
+    answers = {"model.radius": 1.25, "model.learned_background": True}
+    config = decided(config, {key: answers[key] for key in automatic_keys(config)})
+    resolve(config)
     OmegaConf.update(config, "dataset", TINY_DATA, merge=False)
     # Smaller tables and grids: the mathematics stays that of the file.
     for field in ("geometry", "geometry_bg"):
         if field in config.model:
             config.model[field].xyz_encoding_config.log2_hashmap_size = 10
-    config.model.occupancy = {**config.model.get("occupancy", {"name": "moving-average"}), "resolution": 16}
-    if config.model.name == "nerf":
-        del config.model.occupancy["name"]
+    kind = {} if config.model.name == "nerf" else {"name": "moving-average"}
+    config.model.occupancy = {**kind, **config.model.get("occupancy", {}), "resolution": 16}
     if config.model.get("learned_background") and config.model.name == "neus":
         config.model.occupancy_bg = {"resolution": 16}
     config.model.train_num_rays = 16

@@ -1,5 +1,7 @@
 """From YAML to dataclasses: `load` reads a file, `parse` turns its tree into the schema's instances.
 
+`load` is `read`, which keeps interpolations, and `resolve`, which replaces them by their values.
+
 A schema is a dataclass; its fields are the keys. A field made by `slot` holds a part that YAML chooses by name: the
 mapping under it carries the registry's key (`name` or `otype`), and everything else in it belongs to the `Config` of
 the class registered under that name. Whatever a schema does not know is an error, told in one line.
@@ -25,7 +27,6 @@ T = TypeVar("T")
 INERT = {
     "dataset.near_plane": "rays start where they enter the scene's box",
     "dataset.far_plane": "rays end where they leave the scene's box",
-    "dataset.load_data_on_gpu": "images live, as bytes, on the device that trains",
 }
 """Keys of published configurations that have no effect here, with the reason; they are dropped with a notice."""
 
@@ -50,18 +51,37 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: no such file, broken YAML, a bad override or interpolation, or a value left at `???`.
     """
-    register_resolvers()
+    config = read(path, overrides)
+    resolve(config)
+    return config
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration in a YAML file, with `key=value` overrides applied and interpolations as they are written.
+
+    Raises:
+        ConfigError: no such file, broken YAML, a bad override, or a value left at `???`.
+    """
     config = _read(Path(path))
     for override in overrides:
         _override(config, override)
     for key in _unset(OmegaConf.to_container(config, resolve=False)):
         raise ConfigError(f"{key} is required: add {key}=VALUE to the command line")
+    return config
+
+
+def resolve(config: DictConfig) -> None:
+    """Replaces the interpolations in a configuration by their values, and drops its keys without effect.
+
+    Raises:
+        ConfigError: an interpolation without a value.
+    """
+    register_resolvers()
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or path}: {_first_line(error)}") from error
+        raise ConfigError(f"{error.full_key or 'configuration'}: {_first_line(error)}") from error
     _drop_inert(config)
-    return config
 
 
 def parse(schema: type[T], node: Any, where: str = "") -> T:

@@ -3,11 +3,12 @@
 config/parsed.yaml   the whole configuration as the run saw it, ready for --config
 config/raw.yaml      copy of the file given by --config
 code/                the sources at the start of the training
-ckpt/ save/          checkpoints; images, videos and meshes
+ckpt/ save/          checkpoints; pictures of the scene, images, videos, meshes and their cameras
 csv_logs/            logged numbers
 metrics.json         final results
 """
 
+import contextlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +73,32 @@ def make_run_directory(config: DictConfig, raw: Path, runs_dir: Path | None = No
         ConfigError: a folder cannot be written.
     """
     parsed, copy = (Path(config.config_dir) / name for name in ("parsed.yaml", "raw.yaml"))
-    folders = [Path(config.save_dir), parsed.parent]
-    if runs_dir is not None:
-        folders += [Path(config.ckpt_dir), runs_dir]
-    try:
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            # An existing folder may still be read-only.
-            tempfile.TemporaryFile(dir=folder).close()
+    make_folders(Path(config.save_dir), parsed.parent, *([] if runs_dir is None else [Path(config.ckpt_dir), runs_dir]))
+    with _told():
         if not copy.exists():
             copy.write_bytes(raw.read_bytes())
         if runs_dir is not None or not parsed.exists():
             parsed.write_text(OmegaConf.to_yaml(config))
+
+
+def make_folders(*folders: Path) -> None:
+    """Creates folders that files shall be written to.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    with _told():
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            # An existing folder may still be read-only.
+            tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What cannot be written is a mistake of the user's."""
+    try:
+        yield
     except OSError as error:
         remedy = "choose another folder with --exp_dir and --runs_dir"
         raise ConfigError(f"{error.filename}: cannot be written ({error.strerror}); {remedy}") from error

@@ -2,7 +2,8 @@
 
 Every record is a dataclass of tensors. Conventions, everywhere:
 
-* World coordinates are the data set's; cameras look along -z with x right and y up (OpenGL, Blender).
+* World coordinates are those of the scene: object around the origin, z up where known. `Views.to_dataset` takes them
+  to the data set's. Cameras look along -z with x right and y up (OpenGL, Blender).
 * `R` counts rays, `N` counts samples. Samples are packed: those of one ray are neighbours, near to far.
 * Distances along a ray are Euclidean because directions have unit length.
 * Colours are in [0, 1], as stored in the images (no gamma is applied).

@@ -65,14 +65,13 @@ class SdfField(torch.autograd.Function):
         n = (len(saved) + 1) // 4  # layers
         parameters, z, tau = saved[: 2 * n], saved[2 * n : 3 * n - 1], saved[3 * n - 1 :]
         weights, biases = _split(parameters, len(inputs))
-        if d_outputs is None:
-            d_outputs = x.new_zeros(len(weights[-1]), x.shape[1])
+        upstream: Tensor = x.new_zeros(len(weights[-1]), x.shape[1]) if d_outputs is None else d_outputs
         tau_features, tangent = None, None
         if d_gradient is not None:
             d_gradient, tau_features = d_gradient.contiguous(), tau[0][source.n_xyz :].contiguous()
             tangent = torch.cat([2 * d_gradient[: source.n_xyz], _push_to_features(jacobian, d_gradient)])
         with torch.autocast(x.device.type, enabled=False):
-            d_inputs, d_weights, d_biases = _back(weights, z, tau, inputs, ctx.activation, d_outputs, tangent)
+            d_inputs, d_weights, d_biases = _back(weights, z, tau, inputs, ctx.activation, upstream, tangent)
         d_weights[0] = functional.pad(d_weights[0], (0, parameters[0].shape[1] - len(inputs)))
         d_table = source.scatter(x, d_inputs[source.n_xyz :].contiguous(), tau_features, d_gradient)
         d_biases = [None if bias is None else d for bias, d in zip(biases, d_biases, strict=True)]

@@ -74,7 +74,8 @@ def package(name: str, op: str, tensor: Tensor) -> Any:
         why = " ".join(str(error).split())
         raise ConfigError(f"backend of {op} is {name}, which cannot be imported ({why}): {PACKAGES[name]}") from error
     if not on_gpu(tensor):
-        raise ConfigError(f"backend of {op} is {name}, which runs on CUDA only, not on {tensor.device}; use auto")
+        place = tensor.device
+        raise ConfigError(f"backend of {op} is {name}, which runs on CUDA only, not on {place}; use backend auto")
     return module
 
 

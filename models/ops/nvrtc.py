@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -76,8 +77,7 @@ def compilers() -> list[Compiler]:
     found = [_run_time_compiler(library) for library in _open_libraries()]
     nvcc = shutil.which("nvcc")
     if nvcc:
-        stat = os.stat(nvcc)
-        found.append(Compiler(f"{nvcc} ({stat.st_size}, {stat.st_mtime_ns})", lambda arch: _run_nvcc(nvcc, arch)))
+        found.append(Compiler(f"{nvcc} {_nvcc_version(nvcc)}", lambda arch: _run_nvcc(nvcc, arch)))
     return found
 
 
@@ -178,6 +178,15 @@ def _run_nvcc(nvcc: str, architecture: str) -> bytes:
         if result.returncode or not output.is_file():
             raise BuildError(f"{nvcc} failed: {_first_error(result.stderr) or f'exit status {result.returncode}'}")
         return output.read_bytes()
+
+
+def _nvcc_version(nvcc: str) -> str:
+    try:
+        told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=COMPILE_SECONDS).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        told = ""
+    version = re.search(r"V[\d.]+", told)
+    return version.group() if version else "of unknown version"
 
 
 def _first_error(text: str) -> str:

@@ -133,7 +133,9 @@ class MovingAverage(Occupancy):
         if len(occupied) > n // 4:
             occupied = occupied[torch.randint(len(occupied), (n // 4,), device=device, generator=random)]
         # Decay applies once per visit, so each cell is taken once.
-        return torch.cat([anywhere, occupied]).unique()
+        is_chosen = torch.zeros(n, dtype=torch.bool, device=device)
+        is_chosen[anywhere] = is_chosen[occupied] = True
+        return is_chosen.nonzero()[:, 0]
 
 
 @occupancies.register("sdf-shell")

@@ -106,6 +106,15 @@ def test_intrinsics_of_a_frame_win_over_shared_ones(tmp_path: Path):
     torch.testing.assert_close(cameras.focal[4], torch.tensor([12.0, 12.0]))
 
 
+def test_distortion_is_honoured(tmp_path: Path):
+    write_scene(tmp_path, fl_x=20.0)
+    assert read(tmp_path).cameras.distortion is None
+    edit(tmp_path, lambda content: content["frames"][3].update(k1=0.05, p2=0.01))
+    distortion = read(tmp_path).cameras.distortion
+    torch.testing.assert_close(distortion[3], torch.tensor([0.05, 0, 0, 0.01, 0, 0, 0, 0]))
+    assert not distortion[2].any()
+
+
 def test_images_of_one_scene_may_differ_in_size(tmp_path: Path):
     write_scene(tmp_path)
     Image.fromarray(np.zeros((5, 10, 4), dtype=np.uint8)).save(tmp_path / "r_2.png")
@@ -195,7 +204,9 @@ def _matrix(row: int, column: int, value: float):
             "frame 1 (./r_1): 'camera_angle_x' is 'wide'; expected a number between 0 and 3.14",
         ),
         (_set(fl_x=-3), "frame 1 (./r_1): 'fl_x' is -3; expected a number between 0 and inf"),
-        (_set(k1=0.1), "frame 1 (./r_1): 'k1' = 0.1 says the lens distorts"),
+        (_set(k1="bent"), "frame 1 (./r_1): 'k1' is 'bent'; expected a finite number"),
+        (_set(camera_model="FOV"), "frame 1 (./r_1): lens 'FOV' is unknown here; known camera models: SIMPLE_PINHOLE"),
+        (_set(file_path="../r_1"), "frame 1 (../r_1): path '../r_1' leaves the data folder {root}; move the file"),
         (_set(file_path="r_99"), "image is missing; {root} holds none of r_99, r_99.png, r_99.jpg, r_99.jpeg"),
         (
             _set(w=10, h=8),

@@ -1,5 +1,6 @@
 import itertools
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -85,3 +86,27 @@ def test_a_split_is_read_when_its_stage_begins_and_never_again():
     assert reader.read == ["train", "val"]
     data.setup("test")
     assert reader.read == ["train", "val", "test"]
+
+
+class FamilyReader(CountingReader):
+    """Validates on the training views."""
+
+    def __init__(self):
+        super().__init__()
+        self.all = views_of_sizes((2, 2), (2, 3))
+
+    def views(self, split: str) -> Views:
+        return self.all
+
+
+def test_splits_that_share_their_photographs_share_them_on_the_device_too():
+    data = SceneData(FamilyReader())
+    assert data.views("train") is data.views("val")
+
+
+def test_the_memory_of_the_images_is_told_once(caplog: pytest.LogCaptureFixture):
+    data = SceneData(FamilyReader())
+    for _ in range(2):
+        data.views("train")
+        data.views("val")
+    assert [record.message for record in caplog.records] == ["images: 2 views, 0.0 MB on cpu"]

@@ -1,7 +1,9 @@
+import pytest
 import torch
 
 from datasets.cameras import Cameras
 from datasets.pixels import draw_pixels
+from datasets.points import SparsePoints
 from datasets.views import Views, pixel_offsets
 
 BLUE = torch.tensor([0.0, 0.0, 1.0])
@@ -98,3 +100,29 @@ def test_the_default_generator_decides_what_is_drawn():
     torch.manual_seed(3)
     again = draw_pixels(views, 100, one_image=False)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_fixed_store_stays_when_the_cameras_move():
+    views = views_of_sizes((4, 4))
+    views.points, views.is_store_fixed = SparsePoints.unobserved(torch.zeros(5, 3)), True
+    moved = views.to("meta")
+    assert moved.color is views.color and moved.alpha is views.alpha
+    assert all(part.is_meta for part in (moved.cameras.pose, moved.offsets, moved.points.position))
+    assert moved.is_store_fixed and not views.offsets.is_meta
+    views.is_store_fixed = False
+    assert views.to("meta").color.is_meta
+
+
+def test_the_store_weighs_a_byte_per_value():
+    # 12 and 35 pixels, red, green, blue and mask.
+    assert views_of_sizes((4, 3), (5, 7)).n_bytes == (12 + 35) * 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device to gather for")
+@pytest.mark.parametrize("is_store_fixed", [False, True])
+def test_batches_are_the_same_wherever_the_store_is(is_store_fixed: bool):
+    views = views_of_sizes((4, 3), (5, 7), is_store_fixed=is_store_fixed)
+    here, there = views.image(1, BLUE), views.to("cuda").image(1, BLUE.cuda())
+    assert there.target.color.is_cuda and there.target.mask.is_cuda
+    torch.testing.assert_close(there.target.color.cpu(), here.target.color)
+    torch.testing.assert_close(there.rays.directions.cpu(), here.rays.directions)

@@ -8,6 +8,7 @@ import trimesh
 from models.base import Model, ModelConfig
 from models.fields.isosurface import IsosurfaceConfig
 from systems.export import ExportConfig, export_surface
+from tests.moved import TO_DATASET
 from utils.registry import ConfigError
 
 SMALL = {"texture_faces": 3000, "texture_size": 256, "chunk_size": 5000}
@@ -109,6 +110,32 @@ def test_colours_texture_and_filtering_are_options(tmp_path):
     assert [path.name for path in paths] == ["it1-mc48.obj"]
     assert mesh.colors is None and summary["components"] == 2
     assert all(len(line.split()) == 4 for line in paths[0].read_text().splitlines())
+
+
+def test_files_hold_dataset_coordinates_to_the_last_digit_and_the_mesh_those_of_the_scene(exported, tmp_path):
+    mesh, paths, summary = export_surface(Balls(), ExportConfig(**SMALL), tmp_path, "it100", TO_DATASET)
+    torch.testing.assert_close(mesh.vertices, exported[0].vertices)
+    assert summary["coordinates"] == "dataset" and summary["size"] == pytest.approx([100, 100, 100], rel=0.01)
+    # A quarter turn around z, 100 times larger, a million away.
+    x, y, z = mesh.vertices.double().T
+    expected = np.stack((-100 * y + 1e6, 100 * x + 2e6, 100 * z + 50), axis=1)
+    rows = [line.split()[1:4] for line in paths[0].read_text().splitlines() if line.startswith("v ")]
+    np.testing.assert_allclose(np.array(rows, dtype=np.float64), expected, rtol=0, atol=2e-4)
+
+    light, scene = trimesh.load(paths[1], process=False), trimesh.load(paths[4], process=False)
+    np.testing.assert_allclose(light.bounds.mean(0), [1e6, 2e6, 50], rtol=0, atol=1)
+    outward = (light.vertices - [1e6, 2e6, 50]) / 50
+    assert (light.vertex_normals * outward).sum(axis=1).min() > 0.9
+    upright = scene.to_geometry()
+    np.testing.assert_allclose(upright.bounds.mean(0), [1e6, 50, -2e6], rtol=0, atol=1)
+    assert upright.volume == pytest.approx(light.volume, rel=1e-3) and upright.volume > 0
+
+
+def test_scene_coordinates_are_an_option(exported, tmp_path):
+    config = ExportConfig(**SMALL, coordinates="scene")
+    _, paths, summary = export_surface(Balls(), config, tmp_path, "it100", TO_DATASET)
+    assert summary == exported[2] | {"coordinates": "scene"}
+    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in exported[1]]
 
 
 def test_an_empty_surface_is_told_and_ends_no_run(tmp_path, capsys):

@@ -295,6 +295,11 @@ def test_a_background_without_parts_is_refused():
         parse(NeuS.Config, {"learned_background": True}, "model")
 
 
+def test_a_threshold_that_a_shell_does_not_know_is_refused():
+    with pytest.raises(ConfigError, match="grid_prune_occ_thre has no effect with occupancy.name=sdf-shell"):
+        small_neus(occupancy={"name": "sdf-shell", "resolution": 32}, grid_prune_occ_thre=0.5)
+
+
 def test_a_texture_of_the_wrong_width_is_refused_with_the_right_one():
     with pytest.raises(ConfigError, match="set it to 8"):
         small_neus(texture={"name": "volume-radiance", "input_feature_dim": 7})

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from utils.config import convert, load, parse, slot
+from utils.config import convert, load, parse, read, resolve, slot
 from utils.registry import ConfigError, Registry
 from utils.resolvers import exponential_decay_rate, register_resolvers
 from utils.schedule import Schedule
@@ -159,6 +159,14 @@ def test_broken_files_are_told_with_their_line(file: Path, text: str, message: s
 def test_a_missing_file_names_the_nearest_one(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"fle.yaml: no such configuration file \(did you mean 'file.yaml'\?\)"):
         load(file.with_name("fle.yaml"))
+
+
+def test_what_is_read_keeps_its_interpolations_until_they_are_resolved(file: Path) -> None:
+    config = read(file, ["dataset.scene=a", "x=1", "y=${add:${x},1}"])
+    config.x = 4
+    resolve(config)
+    assert config.y == 5
+    assert config == load(file, ["dataset.scene=a", "x=4", "y=5"])
 
 
 def test_inert_family_keys_are_dropped_with_a_notice(file: Path, caplog: pytest.LogCaptureFixture) -> None:

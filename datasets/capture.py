@@ -1,0 +1,107 @@
+"""A capture: posed photographs of one scene whose files name no splits, as all readers but `blender` find them."""
+
+import functools
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from datasets.cameras import Cameras
+from datasets.normalize import ball
+from datasets.photographs import PhotographConfig, Shot, read_photographs
+from datasets.points import SparsePoints
+from datasets.region import region_of_interest
+from datasets.splits import SplitConfig, split_rows
+from datasets.trajectories import make_path, path_views
+from datasets.views import Views
+
+
+@dataclass(kw_only=True)
+class CaptureConfig(PhotographConfig, SplitConfig):
+    """Keys of readers of captures."""
+
+    root_dir: str
+    """Folder of the data set."""
+
+
+class Capture:
+    """Photographs before they are read, divided into splits; rows that two splits share are read once.
+
+    Args:
+        shots: sorted by name, poses in scene coordinates.
+        config: size of the images, splits, camera path.
+        to_dataset: [4, 4] similarity, scene to dataset.
+        points: sparse points in scene coordinates, `view` counting the shots, `pixel` in units of width and height of
+            the image, so that it is the same at every size.
+        fits_masks: whether the region of interest that masks tell, where there are any, becomes the unit ball.
+    """
+
+    def __init__(
+        self,
+        shots: list[Shot],
+        config: CaptureConfig,
+        to_dataset: Float64[Tensor, "4 4"],
+        points: SparsePoints | None = None,
+        fits_masks: bool = False,
+    ):
+        self._shots, self._config, self._to_dataset, self._points = shots, config, to_dataset, points
+        self._fits_masks = fits_masks
+        self._read = functools.cache(self._read_rows)
+        self._place = functools.cache(self._place_rows)
+
+    def views(self, split: str) -> Views:
+        """The views of split "train", "val" or "test"; the same object where splits are the same.
+
+        Raises:
+            ConfigError: something is missing, broken or contradictory; the message names it.
+        """
+        return self._place(self._rows(split))
+
+    def path(self) -> Views | None:
+        """A camera path for the video, or None where the test split is one already."""
+        return self._path() if self._rows("test") else None
+
+    def _rows(self, split: str) -> tuple[int, ...]:
+        config = self._config
+        return tuple(split_rows(len(self._shots), config.source(split), config.eval_every))
+
+    def _path(self) -> Views:
+        config, train = self._config, self.views("train")
+        poses = make_path(config.test_trajectory, train.cameras.pose, config.n_test_traj_steps)
+        return replace(path_views(poses, train.cameras), to_dataset=train.to_dataset)
+
+    def _place_rows(self, rows: tuple[int, ...]) -> Views:
+        """Photographs of these rows, or the path without any, with the region of interest as the unit ball."""
+        if not rows:
+            return self._path()
+        views = self._read(rows)
+        if not (self._fits_masks and views.has_mask):
+            return views
+        center, radius = self._region
+        pose, points = views.cameras.pose.double(), views.points
+        pose[:, :, 3] = (pose[:, :, 3] - center) / radius
+        if points is not None:
+            points = replace(points, position=((points.position - center) / radius).float())
+        cameras = replace(views.cameras, pose=pose.float())
+        return replace(views, cameras=cameras, points=points, to_dataset=self._to_dataset @ ball(center, radius))
+
+    @functools.cached_property
+    def _region(self) -> tuple[Float64[Tensor, "3"], float]:
+        """What the masks of the training views tell, whatever split is asked for."""
+        return region_of_interest(self._read(self._rows("train")))
+
+    def _read_rows(self, rows: tuple[int, ...]) -> Views:
+        shots = [self._shots[row] for row in rows]
+        views = read_photographs(shots, self._config, f"Reading {len(rows)} photographs")
+        points = None if self._points is None else self._seen(self._points, rows, views.cameras)
+        return replace(views, points=points, to_dataset=self._to_dataset)
+
+    def _seen(self, points: SparsePoints, rows: tuple[int, ...], cameras: Cameras) -> SparsePoints:
+        """The points with what these shots observed of them, in pixels at the size of their images."""
+        place = torch.full((len(self._shots),), -1)
+        place[list(rows)] = torch.arange(len(rows))
+        view = place[points.view]
+        kept = view >= 0
+        pixel = points.pixel[kept] * cameras.size[view[kept]]
+        return replace(points, view=view[kept], point=points.point[kept], pixel=pixel)

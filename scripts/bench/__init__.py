@@ -1,0 +1,1 @@
+"""What the benchmarks share: inputs, baselines, limits of the machine, clocks and reports."""

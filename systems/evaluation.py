@@ -1,0 +1,59 @@
+"""Views rendered, scored against their photographs, and the scores of all devices brought together."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from datasets.views import Views
+from models.base import Model
+from systems import metrics
+from systems.panels import Picture, view_panel
+
+Scores = dict[tuple[str, int], dict[str, Any]]
+"""Name and scores of views by split and row; a view without a photograph has its name alone."""
+
+
+def evaluate(model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"]) -> tuple[dict[str, Any], Picture]:
+    """Scores and panel of one view.
+
+    Args:
+        model: up to date for the step it is at.
+        views: of some split.
+        row: of the view among them.
+        backdrop: [3] colour in [0, 1] behind everything.
+    """
+    batch = views.image(row, backdrop)
+    rendered = model.render(batch.rays)
+    width, height = views.size(row)
+    scores: dict[str, Any] = {"view": views.names[row]}
+    if batch.target.is_real:
+        image, truth = (color.view(height, width, 3) for color in (rendered.color, batch.target.color))
+        scores |= {name: metrics.get(name)(image, truth) for name in metrics.names()}
+    return scores, view_panel(rendered, batch.target, width, height)
+
+
+def gathered(scores: Scores, world_size: int) -> Scores:
+    """The scores that all processes of a run hold, in order; every process has to ask."""
+    parts: list[Any] = [scores]
+    if world_size > 1:
+        parts = [None] * world_size
+        torch.distributed.all_gather_object(parts, scores)
+    return dict(sorted((place, score) for part in parts for place, score in part.items()))
+
+
+def mean_scores(scores: Scores, split: str) -> dict[str, float]:
+    """The mean of each metric over the photographs of a split."""
+    means = {}
+    for name in metrics.names():
+        values = [score[name] for (one, _), score in scores.items() if one == split and name in score]
+        if values:
+            means[name] = sum(values) / len(values)
+    return means
+
+
+def summary(scores: Scores, split: str) -> dict[str, Any]:
+    """Means and single scores of a split, as metrics.json holds them."""
+    views = [score for (one, _), score in scores.items() if one == split]
+    return {**mean_scores(scores, split), "n_views": len(views), "views": views}
