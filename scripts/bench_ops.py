@@ -77,7 +77,7 @@ def main(words: list[str]) -> int:
     rounds = 3 if arguments.quick else arguments.rounds
     machine = make_machine(device)
     results: dict[str, Any] = {"machine": report.describe(device), "samples": size.n_samples, "rounds": rounds}
-    results["limits"] = machine.rates(rounds, 16 * size.n_samples) if machine else {}
+    results["limits"] = machine.rates(rounds) if machine else {}
     results["operations"], results["notes"] = [], []
     for operation in operations(size.layout, size.n_samples, device):
         if arguments.only and not any(word in operation.name for word in arguments.only):

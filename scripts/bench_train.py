@@ -161,7 +161,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--start", type=int, default=1024, metavar="N", help="step to measure from (default 1024)")
     parser.add_argument("--steps", type=int, default=64, metavar="N", help="steps of a turn (default 64)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each variant (default 3)")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each variant (default 2)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="what to compare (all)")
     parser.add_argument("--gpu", default="none", metavar="IDS", help="as of launch.py; default none, the CPU")
     parser.add_argument("--quick", action="store_true", help="a few steps from the beginning, for a glance")

@@ -158,7 +158,7 @@ def is_object(
 ) -> Bool[np.ndarray, "H W"]:
     """Whether pixels differ from the background colour by more than `tolerance`, of 255, in any channel."""
     difference = np.abs(pixels.astype(np.int16) - np.array(background, dtype=np.int16))
-    return (difference > tolerance).any(axis=-1)
+    return difference.max(axis=-1) > tolerance
 
 
 def extract_frames(video: Path, folder: Path, n_frames: int) -> list[Path]:

@@ -33,6 +33,8 @@ PEAK_THRESHOLD = 0.004
 """Contrast of the weakest feature; COLMAP's 0.0067 leaves too few on plain objects in small images."""
 OVERLAP, STRIDE = 10, 10
 """In a sequence every image is compared with so many followers, and every so-manyth image with the others of these."""
+BLOCK_SIZE = 100
+"""Pairs that are matched before Ctrl-C is obeyed."""
 FEW_IMAGES = 10
 """Of one camera: fewer do not determine the numbers of OPENCV's lens."""
 LEAST_SHARE = 0.5
@@ -134,7 +136,7 @@ def match_features(folder: Path, names: list[str], kind: str) -> None:
             lambda token: pycolmap.match_image_pairs(
                 database,
                 options,
-                pycolmap.ImportedPairingOptions(match_list_path=pair_list),
+                pycolmap.ImportedPairingOptions(match_list_path=pair_list, block_size=BLOCK_SIZE),
                 verification,
                 device=pycolmap.Device.cpu,
                 cancellation_token=token,
@@ -218,10 +220,11 @@ def undistort(folder: Path) -> "pycolmap.Reconstruction":
     if (folder / "masks").exists():
         (straight / "masks").mkdir()
         for row in after.reg_image_ids():
-            source, image = before.images[row].camera, after.images[row]
+            image = after.images[row]
+            source = before.cameras[before.images[row].camera_id]
             mask = np.asarray(Image.open(folder / "masks" / f"{image.name}.png"))
-            straight_mask = _undistorted(mask, source, image.camera)
-            Image.fromarray(straight_mask).save(straight / "masks" / f"{image.name}.png")
+            mask = _undistorted(mask, source, after.cameras[image.camera_id])
+            Image.fromarray(mask).save(straight / "masks" / f"{image.name}.png")
         _replace(folder / "masks", straight / "masks")
     _replace(folder / "images", straight / "images")
     after.write(model_folder)

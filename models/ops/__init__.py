@@ -1,7 +1,8 @@
 """The few operations that carry the cost of a training step, each with one contract and several implementations.
 
 Arrays are feature-major: points x are [3, N] in the unit cube, activations [features, N]. Every operation takes
-`backend`: "auto" (kernel where there is one, else the reference, told once), "reference" or "native".
+`backend`: "auto" (kernel where there is one, else the reference, told once), "reference", "native" (the kernels), or
+where it fits "tinycudann" and "nerfacc"; a named one never gives way to another.
 """
 
 from models.ops import native

@@ -214,12 +214,6 @@ EXPORT void neus_alpha_backward(i64 n_threads, i64 N, const float *sdf, const fl
     });
 }
 
-struct MarchRays {  // mirrored in native.py
-    const float *origins, *directions, *near, *far, *jitter;
-    Occupancy grid;
-    float step, cone;
-};
-
 EXPORT void march_count(i64 n_threads, const MarchRays *rays, i64 R, i64 *counts) {
     parallel(n_threads, ceil_div(R, RAYS), [=](i64 part) {
         for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++)

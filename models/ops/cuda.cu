@@ -126,12 +126,6 @@ KERNEL(neus_alpha_backward, i64 N, const float *__restrict__ sdf, const float *_
     d_sharpness[i] = d.d_sharpness;
 }
 
-struct MarchRays {  // as in cpu.cpp
-    const float *origins, *directions, *near, *far, *jitter;
-    Occupancy grid;
-    float step, cone;
-};
-
 // Counts where offsets is null, else writes.
 KERNEL(march, const __grid_constant__ MarchRays rays, i64 R, i64 *counts, const i64 *offsets, float *t_start,
        float *t_end, i64 *ray) {

@@ -141,7 +141,7 @@ class _Occupancy(ctypes.Structure):
 
 
 class _MarchRays(ctypes.Structure):
-    """`MarchRays` of cpu.cpp; does not keep the tensors alive."""
+    """`MarchRays` of rays.h; does not keep the tensors alive."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("origins", "directions", "near", "far", "jitter")),

@@ -16,6 +16,12 @@ struct Occupancy {
 
 constexpr int GAP = 4;
 
+struct MarchRays {  // mirrored in marching.py
+    const float *origins, *directions, *near, *far, *jitter;
+    Occupancy grid;
+    float step, cone;
+};
+
 // What is the same for all cells that a ray meets.
 struct Walker {
     const Occupancy &grid;

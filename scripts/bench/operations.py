@@ -40,7 +40,7 @@ class Grid:
         tables = []
         for level, size in enumerate(plain.level_sizes(self.layout)):
             keys, _ = plain.corners(self.rows, self.layout, level)
-            tables.append(Accesses(size, keys.flatten().int()))
+            tables.append(Accesses(size, keys.t().flatten().int()))  # corner after corner of each point
         return tuple(tables)
 
 
@@ -79,7 +79,7 @@ def grid_operations(grid: Grid) -> Iterator[Operation]:
     yield Operation("encode, backward to the table", n, back, work)
 
 
-def distance_operation(grid: Grid, with_reference: bool = True) -> Operation:
+def distance_operation(grid: Grid) -> Operation:
     """A distance, its gradient and a feature, and the gradients by table and network from both."""
     n, device = grid.x.shape[1], grid.x.device
     weights, biases = _perceptron(3 + grid.layout.n_outputs, *GEOMETRY, device=device)
@@ -97,7 +97,7 @@ def distance_operation(grid: Grid, with_reference: bool = True) -> Operation:
 
     candidates = {
         OURS: closed_form("auto"),
-        **({REFERENCE: closed_form("reference")} if with_reference else {}),
+        REFERENCE: closed_form("reference"),
         PLAIN: Candidate(double_backward, leaves),
         **others.tinycudann_distance(grid.layout, grid.rows, weights, biases),
     }

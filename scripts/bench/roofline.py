@@ -92,9 +92,9 @@ class Machine(ABC):
 
         return run
 
-    def rates(self, rounds: int, n: int) -> dict[str, float]:
-        """Nanoseconds of one of `n` random accesses by the size of the table, GB/s and GFLOP/s, with all threads."""
-        n_threads, rates = torch.get_num_threads(), {}
+    def rates(self, rounds: int) -> dict[str, float]:
+        """Nanoseconds of a random access by the size of the table, GB/s and GFLOP/s; all threads together."""
+        n, n_threads, rates = 2**20, torch.get_num_threads(), {}
         for log2 in (15, 18, 20, 22, 24, 26):
             table = Accesses(2**log2 // ENTRY_BYTES, torch.empty(n, device=self.device)).at_random()
             # A read is shared by all threads, an update is not: as many tables as threads.
