@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models import geometries, models, textures
-from models.base import Model, ModelConfig
+from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.radiance import VolumeRadiance
@@ -32,7 +32,7 @@ class NeRF(Model):
     """A neural radiance field."""
 
     @dataclass
-    class Config(ModelConfig):
+    class Config(MarchingConfig):
         geometry: object = slot(geometries, default=VolumeDensity.Config)
         """The density field."""
         texture: object = slot(textures, default=VolumeRadiance.Config)
@@ -45,6 +45,7 @@ class NeRF(Model):
 
     def __init__(self, config: "NeRF.Config"):
         super().__init__(config)
+        self.config: NeRF.Config = config
         is_unbounded = config.learned_background
         contraction = "sphere" if is_unbounded else "box"
         self.is_unbounded = is_unbounded
@@ -66,6 +67,10 @@ class NeRF(Model):
     @property
     def isosurface(self) -> IsosurfaceConfig | None:
         return self.geometry.isosurface
+
+    @property
+    def step_size(self) -> StepSize:
+        return self.config.steps(self.config.num_samples_per_ray)
 
     def update(self, step: int, seed: int) -> None:
         self.geometry.update(step)

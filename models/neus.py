@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models import geometries, models, occupancies, textures
-from models.base import Model, ModelConfig
+from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.radiance import VolumeRadiance
@@ -86,7 +86,7 @@ class NeuS(Model):
     """A neural implicit surface."""
 
     @dataclass
-    class Config(ModelConfig):
+    class Config(MarchingConfig):
         cos_anneal_end: int = 0
         """Step until which rays that leave the surface are let in ever less; 0 switches annealing off."""
         variance: VarianceConfig = field(default_factory=VarianceConfig)
@@ -117,7 +117,7 @@ class NeuS(Model):
         def __post_init__(self) -> None:
             if (
                 isinstance(self.occupancy, SurfaceShell.Config)
-                and self.grid_prune_occ_thre != ModelConfig.grid_prune_occ_thre
+                and self.grid_prune_occ_thre != MarchingConfig.grid_prune_occ_thre
             ):
                 raise ConfigError(
                     "grid_prune_occ_thre has no effect with occupancy.name=sdf-shell, whose cells follow the distance; "
@@ -162,10 +162,8 @@ class NeuS(Model):
         return self.geometry.isosurface
 
     @property
-    def samples_per_step(self) -> int:
-        config = self.config
-        per_ray = config.num_samples_per_ray + config.num_samples_per_ray_bg
-        return config.samples_per_step or config.train_num_rays * per_ray
+    def step_size(self) -> StepSize:
+        return self.config.steps(self.config.num_samples_per_ray + self.config.num_samples_per_ray_bg)
 
     def update(self, step: int, seed: int) -> None:
         config = self.config

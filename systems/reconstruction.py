@@ -37,7 +37,7 @@ from utils.types import RayBatch, Rendered, Surface
 CAMERAS = "cameras.json"
 
 
-@systems.register("nerf-system", "neus-system")
+@systems.register("nerf-system", "neus-system", "generic-system")
 class Reconstruction(pl.LightningModule):
     """Fits a model to posed photographs.
 
@@ -55,8 +55,8 @@ class Reconstruction(pl.LightningModule):
 
     @dataclass
     class Config:
-        name: Literal["nerf-system", "neus-system"]
-        """The family's system; the two differ only in the losses that their configurations weight."""
+        name: Literal["nerf-system", "neus-system", "generic-system"]
+        """The families' systems; they differ only in the losses that their configurations weight."""
         loss: dict[str, Schedule] = field(default_factory=dict)
         """Weights `lambda_<loss>` and options of losses; numbers or schedules."""
         optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -75,13 +75,8 @@ class Reconstruction(pl.LightningModule):
         self.config, self.experiment = config, experiment
         reseed(experiment.seed)
         self.model: Model = models.make(experiment.model)
-        options = self.model.config
-        self.budget = RayBudget(
-            options.train_num_rays,
-            options.max_train_num_rays,
-            self.model.samples_per_step,
-            options.dynamic_ray_sampling,
-        )
+        size = self.model.step_size
+        self.budget = RayBudget(size.n_rays, size.limit, size.n_samples, size.is_dynamic)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Losses are checked before anything is loaded; masks are known only with the data.
         LossSet(config.loss, self.model.quantities | {"mask"})
@@ -104,7 +99,7 @@ class Reconstruction(pl.LightningModule):
     def _show_scene(self) -> None:
         """Draws what is about to be trained on, and says what may go wrong with it."""
         splits = {split: self._views(split) for split in ("train", "val")}
-        scene = inspect_scene(splits, self.model.radius, self.model.config.learned_background)
+        scene = inspect_scene(splits, self.model.radius, self.model.config.sees_background)
         for warning in warnings(scene):
             notice(warning)
         written = [*write_inspection(scene, self._folder()), self._write_cameras("train")]
