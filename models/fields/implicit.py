@@ -109,9 +109,7 @@ class LatentFunction(ImplicitFunction):
         """Feature of the points."""
 
     @abstractmethod
-    def pixel(
-        self, rays: Rays, feature: Float[Tensor, "R F"]
-    ) -> tuple[Float[Tensor, "R"], Float[Tensor, "R C"]]:
+    def pixel(self, rays: Rays, feature: Float[Tensor, "R F"]) -> tuple[Float[Tensor, "R"], Float[Tensor, "R C"]]:
         """Logit of the opacity, and colour, of what rays see where they end."""
 
     def level(self, points: Float[Tensor, "N 3"], context: Context) -> Float[Tensor, "N"]:
@@ -122,4 +120,6 @@ def rays_to(points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]) -> R
     """Rays of no length that end at world points, of the first scene and time."""
     zero = points.new_zeros(len(points))
     row = zero.long()
-    return Rays(points, directions, points.new_zeros(len(points), 3), row, row[:, None].expand(-1, 2), None, row, zero, zero)
+    return Rays(
+        points, directions, points.new_zeros(len(points), 3), row, row[:, None].expand(-1, 2), None, row, zero, zero
+    )

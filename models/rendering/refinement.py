@@ -1,5 +1,4 @@
-"""Hierarchical sampling: where a pass has seen something, the next pass looks closer (Mildenhall et al. 2020, sec. 5.2).
-"""
+"""Hierarchical sampling: where a pass has seen something, the next pass looks closer (Mildenhall et al. 2020, sec. 5.2)."""
 
 import torch
 from jaxtyping import Float

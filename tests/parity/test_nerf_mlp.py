@@ -19,8 +19,10 @@ NAMES = {
 
 def published(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Their trunk counts layers as `mlp.<l>.0`, ours as `trunk.<l>`."""
-    return {key.replace(".0.weight", ".weight").replace(".0.bias", ".bias") if "mlp." in key else key: value
-            for key, value in values.items()}
+    return {
+        key.replace(".0.weight", ".weight").replace(".0.bias", ".bias") if "mlp." in key else key: value
+        for key, value in values.items()
+    }
 
 
 def network(n_code: int, values: dict[str, torch.Tensor], **options) -> NerfMLP:
