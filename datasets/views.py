@@ -32,6 +32,8 @@ class Views(Record):
         surface: the true surface, if known.
         apply_mask: whether targets show the object alone, on the backdrop of the ray.
         points: sparse points from structure from motion, or None.
+        scene: [V] row of the sequence that an image belongs to, or None where there is one sequence only.
+        time: [V] time at which it was taken, in the data set's unit, or None if unknown.
         to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
         is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
             are then gathered there and follow.
@@ -47,6 +49,8 @@ class Views(Record):
     surface: Surface | None = None
     apply_mask: bool = True
     points: SparsePoints | None = None
+    scene: Int[Tensor, "V"] | None = None
+    time: Float[Tensor, "V"] | None = None
     to_dataset: Float64[Tensor, "4 4"] | None = None
     is_store_fixed: bool = False
 
@@ -98,7 +102,9 @@ class Views(Record):
         if self.apply_mask and mask is not None:
             color = torch.lerp(backdrop, color, mask[:, None])
         target = Target(color, mask, _gather(self.depth, row), _gather(self.normal, row), is_real=self.is_real)
-        return RayBatch(Rays(origins, directions, backdrop, view, pixel), target)
+        scene, time = _gather(self.scene, view), _gather(self.time, view)
+        radius = self.cameras.footprint.index_select(0, view)
+        return RayBatch(Rays(origins, directions, backdrop, view, pixel, mask, scene, time, radius), target)
 
     def image(self, view: int, backdrop: Float[Tensor, "3"]) -> RayBatch:
         """Rays and targets of a whole image, row by row.

@@ -65,15 +65,16 @@ class NerfMLP(RadianceFunction):
         self.direction = HarmonicEmbedding(config.n_harmonic_functions_dir)
         n_input = self.position.n_outputs * config.input_xyz + sizes.n_code
         width, n_color = config.n_hidden_neurons_xyz, config.n_hidden_neurons_dir
-        self.trunk = nn.ModuleList(
+        trunk = [
             nn.Linear(n_input if layer == 0 else width + n_input * (layer in config.append_xyz), width)
             for layer in range(config.n_layers_xyz)
-        )
+        ]
+        self.trunk = nn.ModuleList(trunk)
         self.intermediate = nn.Linear(width, width)
         self.density = nn.Linear(width, 1)
         self.color_hidden = nn.Linear(width + self.direction.n_outputs, n_color)
         self.color = nn.Linear(n_color, sizes.n_channels)
-        for layer in (*self.trunk, self.intermediate, self.density):
+        for layer in (*trunk, self.intermediate, self.density):
             nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(self.density.bias)
 

@@ -1,4 +1,4 @@
-"""Hierarchical sampling: where a pass has seen something, the next pass looks closer (Mildenhall et al. 2020, sec. 5.2)."""
+"""Hierarchical sampling: a pass looks closer where the one before it saw something (Mildenhall et al. 2020, sec. 5.2)."""
 
 import torch
 from jaxtyping import Float

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.cameras import Cameras
+from datasets.pytorch3d import from_pytorch3d
+from datasets.views import Views, pixel_offsets
 from utils.types import RayPoints, Rays
 
 DATA = Path(__file__).parent / "data"
@@ -64,3 +67,18 @@ def rays_of(arrays: Arrays, prefix: str = "ray_") -> tuple[Rays, RayPoints]:
     )
     t = arrays[prefix + "lengths"]
     return rays, RayPoints(t.reshape(n, t.shape[-1]), None if edges is None else edges.reshape(n, edges.shape[-1]))
+
+
+def cameras_of(arrays: Arrays, width: int, height: int) -> Cameras:
+    """Our cameras for images of this size."""
+    rotation, translation, focal, center = (
+        arrays[f"cam_{key}"] for key in ("R", "T", "focal_length", "principal_point")
+    )
+    size = torch.tensor([[width, height]]).expand(len(rotation), 2)
+    return from_pytorch3d(rotation, translation, focal, center, size)
+
+
+def grid(cameras: Cameras) -> Rays:
+    """Rays through all pixels of images of one size, on black: image after image, row after row."""
+    views = Views(cameras, [""] * len(cameras), pixel_offsets(cameras.size), None)
+    return Rays.cat([views.image(row, torch.zeros(3)).rays for row in range(len(views))])
