@@ -78,8 +78,8 @@ class Reconstruction(pl.LightningModule):
         size = self.model.step_size
         self.budget = RayBudget(size.n_rays, size.limit, size.n_samples, size.is_dynamic)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        # Losses are checked before anything is loaded; masks are known only with the data.
-        LossSet(config.loss, self.model.quantities | {"mask"})
+        # Losses are checked before anything is loaded; what targets hold is known only with the data.
+        LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
         self.train_seconds = 0.0
         self.n_samples_seen = 0
         self.to_dataset = IDENTITY
@@ -91,6 +91,7 @@ class Reconstruction(pl.LightningModule):
     def on_train_start(self) -> None:
         views = self._views("train")
         quantities = self.model.quantities | ({"mask"} if views.has_mask else set())
+        quantities |= {"true depth"} if views.depth is not None else set()
         self.losses = LossSet(self.config.loss, quantities)
         self.to_dataset = IDENTITY if views.to_dataset is None else views.to_dataset.cpu()
         if self.trainer.is_global_zero:

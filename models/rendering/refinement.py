@@ -1,4 +1,5 @@
-"""Hierarchical sampling: a pass looks closer where the one before it saw something (Mildenhall et al. 2020, sec. 5.2)."""
+"""Hierarchical sampling: a pass looks closer where the one before it saw something (NeRF, Mildenhall et al. 2020,
+sec. 5.2)."""
 
 import torch
 from jaxtyping import Float
