@@ -79,26 +79,25 @@ class NerfMLP(RadianceFunction):
         nn.init.zeros_(self.density.bias)
 
     def forward(self, rays: Rays, points: RayPoints, context: Context) -> FieldOutput:
-        hidden = self._trunk(self._embedded(rays, points), context.code, points.t.shape)
-        density = F.linear(hidden, self.density.weight, self.density.bias)
-        return FieldOutput(density.view(points.t.shape), self._color(hidden, rays).view(*points.t.shape, -1))
+        shape = points.t.shape
+        hidden = self._trunk(self._embedded(rays, points), context.code, points.n_points)
+        return FieldOutput(self.density(hidden).view(shape), self._color(hidden.view(*shape, hidden.shape[1]), rays))
 
     def _embedded(self, rays: Rays, points: RayPoints) -> Float[Tensor, "N E"] | None:
         """Harmonics of the positions, or None where only the code counts."""
         if not self.config.input_xyz:
             return None
         if not self.config.use_integrated_positional_encoding:
-            return self.position(points.positions(rays).view(-1, 3))
+            return self.position(points.positions(rays).flatten(0, 1))
         if points.edges is None or rays.radius is None:
             raise ConfigError(
                 "model.implicit_function.use_integrated_positional_encoding needs the cones of pixels; set "
                 "model.ray_sampler.cast_ray_bundle_as_cone to true"
             )
         mean, variance = cone_gaussians(rays, points)
-        return self.position(mean.view(-1, 3), variance.view(-1, 3))
+        return self.position(mean.flatten(0, 1), variance.flatten(0, 1))
 
-    def _trunk(self, embedded: Tensor | None, code: Tensor | None, shape: torch.Size) -> Float[Tensor, "N H"]:
-        n_points = shape[1]
+    def _trunk(self, embedded: Tensor | None, code: Tensor | None, n_points: int) -> Float[Tensor, "N H"]:
         n_embedded = 0 if embedded is None else embedded.shape[1]
         hidden = None
         for index, layer in enumerate(self.trunk):
@@ -118,7 +117,7 @@ class NerfMLP(RadianceFunction):
         assert hidden is not None
         return hidden
 
-    def _color(self, hidden: Float[Tensor, "N H"], rays: Rays) -> Float[Tensor, "N C"]:
+    def _color(self, hidden: Float[Tensor, "R P H"], rays: Rays) -> Float[Tensor, "R P C"]:
         """Colour in [0, 1]. The two layers before the first activation are multiplied with each other, not one after
         the other with every point."""
         width = self.config.n_hidden_neurons_xyz
@@ -126,9 +125,7 @@ class NerfMLP(RadianceFunction):
         bias = torch.addmv(self.color_hidden.bias, of_trunk, self.intermediate.bias)
         per_ray = F.linear(self.direction(F.normalize(rays.directions, dim=-1)), of_direction, bias)
         per_point = F.linear(hidden, of_trunk @ self.intermediate.weight)
-        n_rays = len(rays)
-        first = torch.relu_(per_point.view(n_rays, -1, per_point.shape[-1]) + per_ray[:, None])
-        return torch.sigmoid(self.color(first.view(per_point.shape)))
+        return torch.sigmoid(self.color(torch.relu_(per_point + per_ray[:, None])))
 
 
 def cone_gaussians(rays: Rays, points: RayPoints) -> tuple[Float[Tensor, "R P 3"], Float[Tensor, "R P 3"]]:
