@@ -174,7 +174,7 @@ def inspect(experiment: "Experiment", data: "SceneData") -> None:
     make_folders(folder)
     splits = {split: data.views(split) for split in ("train", "val", "test")}
     model: Any = experiment.model
-    scene = inspect_scene(splits, model.radius, model.learned_background)
+    scene = inspect_scene(splits, model.radius, model.sees_background)
     Console().print(table(scene))
     for warning in warnings(scene):
         print(f"warning: {warning}")

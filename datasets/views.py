@@ -1,5 +1,6 @@
 """All views of one split of one scene, and the rays and targets at any of their pixels."""
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,6 +34,8 @@ class Views(Record):
         apply_mask: whether targets show the object alone, on the backdrop of the ray.
         points: sparse points from structure from motion, or None.
         fills_unit_ball: whether the data set says so: that the object lies in the unit ball and about fills it.
+        scene: [V] row of the sequence that an image belongs to, or None where there is one sequence only.
+        time: [V] time at which it was taken, in the data set's unit, or None if unknown.
         to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
         is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
             are then gathered there and follow.
@@ -49,6 +52,8 @@ class Views(Record):
     apply_mask: bool = True
     points: SparsePoints | None = None
     fills_unit_ball: bool = False
+    scene: Int[Tensor, "V"] | None = None
+    time: Float[Tensor, "V"] | None = None
     to_dataset: Float64[Tensor, "4 4"] | None = None
     is_store_fixed: bool = False
 
@@ -71,6 +76,12 @@ class Views(Record):
     @property
     def has_mask(self) -> bool:
         return self.alpha is not None
+
+    @functools.cached_property
+    def covered(self) -> Int[Tensor, "K"]:
+        """Rows of the store that the object covers by half or more, ascending; there must be masks."""
+        assert self.alpha is not None
+        return (self.alpha > 127).nonzero()[:, 0].to(self.offsets.device)
 
     @property
     def is_real(self) -> bool:
@@ -100,7 +111,9 @@ class Views(Record):
         if self.apply_mask and mask is not None:
             color = torch.lerp(backdrop, color, mask[:, None])
         target = Target(color, mask, _gather(self.depth, row), _gather(self.normal, row), is_real=self.is_real)
-        return RayBatch(Rays(origins, directions, backdrop, view, pixel), target)
+        scene, time = _gather(self.scene, view), _gather(self.time, view)
+        radius = self.cameras.footprint.index_select(0, view)
+        return RayBatch(Rays(origins, directions, backdrop, view, pixel, mask, scene, time, radius), target)
 
     def image(self, view: int, backdrop: Float[Tensor, "3"]) -> RayBatch:
         """Rays and targets of a whole image, row by row.

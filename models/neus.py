@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models import geometries, models, occupancies, textures
-from models.base import Model, ModelConfig
+from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
-from models.fields.radiance import VolumeRadiance
+from models.fields.radiance import VolumeRadiance, check_width
 from models.fields.sdf import VolumeSDF
 from models.rendering.composite import composite
 from models.rendering.marching import March, box_range, cone_angle, contributing, visible
@@ -86,7 +86,7 @@ class NeuS(Model):
     """A neural implicit surface."""
 
     @dataclass
-    class Config(ModelConfig):
+    class Config(MarchingConfig):
         cos_anneal_end: int = 0
         """Step until which rays that leave the surface are let in ever less; 0 switches annealing off."""
         variance: VarianceConfig = field(default_factory=VarianceConfig)
@@ -119,7 +119,7 @@ class NeuS(Model):
         def __post_init__(self) -> None:
             if (
                 isinstance(self.occupancy, SurfaceShell.Config)
-                and self.grid_prune_occ_thre != ModelConfig.grid_prune_occ_thre
+                and self.grid_prune_occ_thre != MarchingConfig.grid_prune_occ_thre
             ):
                 raise ConfigError(
                     "grid_prune_occ_thre has no effect with occupancy.name=sdf-shell, whose cells follow the distance; "
@@ -141,7 +141,9 @@ class NeuS(Model):
         if not isinstance(self.geometry, VolumeSDF):
             raise ConfigError("model.geometry.name: neus needs a distance; choose volume-sdf, or model.name=nerf")
         self.texture: VolumeRadiance = textures.make(config.texture)
-        self._check_texture()
+        extra = 3 if self.texture.uses_extras else 0
+        source = f"model.geometry.feature_dim{' and the normal' if extra else ''}"
+        check_width("model.texture", self.texture, self.geometry.n_features + extra, source)
         self.variance = Variance(config.variance)
         self.occupancy: Occupancy = Everywhere(self.radius, "box")
         if config.grid_prune:
@@ -164,10 +166,8 @@ class NeuS(Model):
         return self.geometry.isosurface
 
     @property
-    def samples_per_step(self) -> int:
-        config = self.config
-        per_ray = config.num_samples_per_ray + config.num_samples_per_ray_bg
-        return config.samples_per_step or config.train_num_rays * per_ray
+    def step_size(self) -> StepSize:
+        return self.config.steps(self.config.num_samples_per_ray + self.config.num_samples_per_ray_bg)
 
     def update(self, step: int, seed: int) -> None:
         config = self.config
@@ -259,15 +259,6 @@ class NeuS(Model):
         sdf = self.geometry.sdf(points)
         slope, width = torch.full_like(sdf, -1.0), torch.full_like(sdf, self.march.step)
         return neus_alpha(sdf, slope, width, self.variance(), self.config.backend)
-
-    def _check_texture(self) -> None:
-        extra = 3 if self.texture.uses_extras else 0
-        given = self.geometry.n_features + extra
-        if self.texture.n_inputs != given:
-            raise ConfigError(
-                f"model.texture.input_feature_dim is {self.texture.n_inputs}, but the model passes {given} numbers "
-                f"(model.geometry.feature_dim{' and the normal' if extra else ''}); set it to {given}"
-            )
 
     def _make_background(self, config: "NeuS.Config") -> None:
         self.geometry_bg: VolumeDensity = geometries.make(config.geometry_bg, "sphere")

@@ -26,7 +26,11 @@ from utils.config import INERT  # noqa: E402
 from utils.registry import Registry  # noqa: E402
 from utils.schedule import Schedule  # noqa: E402
 
-_ORDER = ["data set", "model", "geometry", "texture", "encoding", "network", "occupancy", "system", "loss", "metric"]
+_ORDER = [
+    *("data set", "model", "geometry", "texture", "encoding", "network", "occupancy"),
+    *("implicit function", "ray sampler", "renderer", "ray marcher", "global encoder"),
+    *("system", "loss", "metric"),
+]
 TARGET = ROOT / "configs" / "README.md"
 INTRODUCTION = """\
 # Configuration

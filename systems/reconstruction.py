@@ -37,7 +37,7 @@ from utils.types import RayBatch, Rendered, Surface
 CAMERAS = "cameras.json"
 
 
-@systems.register("nerf-system", "neus-system")
+@systems.register("nerf-system", "neus-system", "generic-system")
 class Reconstruction(pl.LightningModule):
     """Fits a model to posed photographs.
 
@@ -55,8 +55,8 @@ class Reconstruction(pl.LightningModule):
 
     @dataclass
     class Config:
-        name: Literal["nerf-system", "neus-system"]
-        """The family's system; the two differ only in the losses that their configurations weight."""
+        name: Literal["nerf-system", "neus-system", "generic-system"]
+        """The families' systems; they differ only in the losses that their configurations weight."""
         loss: dict[str, Schedule] = field(default_factory=dict)
         """Weights `lambda_<loss>` and options of losses; numbers or schedules."""
         optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -75,16 +75,11 @@ class Reconstruction(pl.LightningModule):
         self.config, self.experiment = config, experiment
         reseed(experiment.seed)
         self.model: Model = models.make(experiment.model)
-        options = self.model.config
-        self.budget = RayBudget(
-            options.train_num_rays,
-            options.max_train_num_rays,
-            self.model.samples_per_step,
-            options.dynamic_ray_sampling,
-        )
+        size = self.model.step_size
+        self.budget = RayBudget(size.n_rays, size.limit, size.n_samples, size.is_dynamic)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        # Losses are checked before anything is loaded; masks are known only with the data.
-        LossSet(config.loss, self.model.quantities | {"mask"})
+        # Losses are checked before anything is loaded; what targets hold is known only with the data.
+        LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
         self.train_seconds = 0.0
         self.n_samples_seen = 0
         self.to_dataset = IDENTITY
@@ -96,6 +91,7 @@ class Reconstruction(pl.LightningModule):
     def on_train_start(self) -> None:
         views = self._views("train")
         quantities = self.model.quantities | ({"mask"} if views.has_mask else set())
+        quantities |= {"true depth"} if views.depth is not None else set()
         self.losses = LossSet(self.config.loss, quantities)
         self.to_dataset = IDENTITY if views.to_dataset is None else views.to_dataset.cpu()
         if self.trainer.is_global_zero:
@@ -104,7 +100,7 @@ class Reconstruction(pl.LightningModule):
     def _show_scene(self) -> None:
         """Draws what is about to be trained on, and says what may go wrong with it."""
         splits = {split: self._views(split) for split in ("train", "val")}
-        scene = inspect_scene(splits, self.model.radius, self.model.config.learned_background)
+        scene = inspect_scene(splits, self.model.radius, self.model.config.sees_background)
         for warning in warnings(scene):
             notice(warning)
         written = [*write_inspection(scene, self._folder()), self._write_cameras("train")]
@@ -121,7 +117,7 @@ class Reconstruction(pl.LightningModule):
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
         self.n_samples_seen += rendered.n_samples
-        self._log_training(report, rendered)
+        self._log_training(report, rendered, len(drawn.rays))
         self._began = began
         return report.total
 
@@ -131,9 +127,9 @@ class Reconstruction(pl.LightningModule):
 
     def _draw_rays(self) -> RayBatch:
         views, options = self._views("train"), self.model.config
-        n = self.budget.n_rays
-        view, pixel = draw_pixels(views, n, one_image=not options.batch_image_sampling)
-        return views.draw(view, pixel, self._training_backdrop(n))
+        one_image = not options.batch_image_sampling
+        view, pixel = draw_pixels(views, self.budget.n_rays, one_image, options.pixel_sampling)
+        return views.draw(view, pixel, self._training_backdrop(len(view)))
 
     def _training_backdrop(self, n: int) -> Float[Tensor, "n 3"]:
         name = self.model.config.background_color
@@ -148,7 +144,7 @@ class Reconstruction(pl.LightningModule):
         is_black = self.model.config.background_color == "black"
         return torch.full((3,), 0.0 if is_black else 1.0, device=self.device)
 
-    def _log_training(self, report: LossReport, rendered: Rendered) -> None:
+    def _log_training(self, report: LossReport, rendered: Rendered, n_rays: int) -> None:
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every:
             return
@@ -160,9 +156,9 @@ class Reconstruction(pl.LightningModule):
         values: dict[str, Any] = {f"train/loss_{name}": term.detach() for name, term in report.terms.items()}
         values |= {f"train_params/lambda_{name}": weight for name, weight in report.weights.items()}
         values |= {"train/loss": report.total.detach(), "train/minutes": self.train_seconds / 60}
-        values["train/samples_per_ray"] = rendered.n_samples / self.budget.n_rays
+        values["train/samples_per_ray"] = rendered.n_samples / n_rays
         self.log_dict(values)
-        shown: dict[str, Any] = {"train/num_rays": float(self.budget.n_rays)}
+        shown: dict[str, Any] = {"train/num_rays": float(n_rays)}
         if rendered.sharpness is not None:
             shown["train/inv_s"] = rendered.sharpness.detach()
         if "rgb" in report.terms or "rgb_mse" in report.terms:
