@@ -42,6 +42,8 @@ def choose_sequences(asked: str | list[str] | None, known: list[str], where: str
     Raises:
         ConfigError: one is unknown, or none is named where there are several.
     """
+    if not known:
+        raise ConfigError(f"{where} holds no sequences; choose another category or set list")
     if asked == ALL or (asked is None and len(known) == 1):
         return known
     if asked is None:
