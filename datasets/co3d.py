@@ -21,7 +21,7 @@ from torch import Tensor
 from datasets import datasets
 from datasets.cameras import Cameras
 from datasets.capture import Capture, CaptureConfig
-from datasets.co3d_files import Frame, Listed, read_eval_batches, read_frames, read_sequences, read_set_list
+from datasets.co3d_files import FrameAnnotation, Listed, read_eval_batches, read_frames, read_sequences, read_set_list
 from datasets.co3d_selection import choose_sequences, divide, find_category, thinned
 from datasets.crop import Crop
 from datasets.depth_maps import read_half_floats
@@ -130,9 +130,9 @@ class Co3d:
             lists["test"] = [batch[0] for batch in read_eval_batches(category / self.config.eval_batches)]
         return lists
 
-    def _usable(self, frames: list[Frame]) -> list[Frame]:
+    def _usable(self, frames: list[FrameAnnotation]) -> list[FrameAnnotation]:
         """The frames that have a camera, a photograph and, where masks count, an object."""
-        checks: dict[str, Callable[[Frame], bool]] = {
+        checks: dict[str, Callable[[FrameAnnotation], bool]] = {
             "frames are without a camera": lambda frame: frame.viewpoint is not None,
             "images are missing": lambda frame: self._path(frame.image, frame).is_file(),
         }
@@ -148,7 +148,9 @@ class Co3d:
     def _cloud(self, name: str | None) -> Cloud:
         return (None, None) if name is None else read_cloud(inside(self._root, name, self.config.category))
 
-    def _placed(self, frames: list[Frame], rows: dict[str, list[int]] | None, clouds: dict[str, Cloud]) -> Capture:
+    def _placed(
+        self, frames: list[FrameAnnotation], rows: dict[str, list[int]] | None, clouds: dict[str, Cloud]
+    ) -> Capture:
         """The capture in scene coordinates; `clouds` are those of its sequences."""
         config, cameras = self.config, _cameras(frames)
         to_dataset = self._to_dataset(frames, cameras, clouds)
@@ -167,7 +169,9 @@ class Co3d:
         fits_masks = len(names) == 1 and config.center_est_method == "region"
         return Capture(shots, config, to_dataset, points, fits_masks, lists=rows)
 
-    def _to_dataset(self, frames: list[Frame], cameras: Cameras, clouds: dict[str, Cloud]) -> Float64[Tensor, "4 4"]:
+    def _to_dataset(
+        self, frames: list[FrameAnnotation], cameras: Cameras, clouds: dict[str, Cloud]
+    ) -> Float64[Tensor, "4 4"]:
         """Scene to dataset; the unit ball holds the regions of interest of all sequences."""
         tangent, regions = 0.5 * cameras.size / cameras.focal, []
         for sequence, (position, _) in clouds.items():
@@ -177,7 +181,7 @@ class Co3d:
         positions = [position for position, _ in clouds.values() if position is not None]
         return normalize(cameras.pose, torch.cat(positions) if positions else None, self.config, ball_around(regions))
 
-    def _shot(self, frame: Frame, pose: Tensor, lens: Lens, scale: float) -> Shot:
+    def _shot(self, frame: FrameAnnotation, pose: Tensor, lens: Lens, scale: float) -> Shot:
         """One frame as it is to be read; `scale` are dataset units in a scene unit."""
         config, depth = self.config, None
         if config.use_masks and frame.mask is None:
@@ -202,11 +206,11 @@ class Co3d:
             time=frame.time,
         )
 
-    def _path(self, name: str, frame: Frame) -> Path:
+    def _path(self, name: str, frame: FrameAnnotation) -> Path:
         return inside(self._root, name, frame.where)
 
 
-def _cameras(frames: Sequence[Frame]) -> Cameras:
+def _cameras(frames: Sequence[FrameAnnotation]) -> Cameras:
     """Cameras in dataset coordinates, double precision, for the photographs in the files."""
     viewpoints = [frame.viewpoint for frame in frames if frame.viewpoint is not None]
     assert len(viewpoints) == len(frames)
@@ -222,7 +226,7 @@ def _cameras(frames: Sequence[Frame]) -> Cameras:
     return replace(cameras, pose=torch.stack([rigid(one, f"{frame.where}: the viewpoint") for one, frame in pose]))
 
 
-def _at_size(lens: Lens, frame: Frame) -> Callable[[int, int], Lens]:
+def _at_size(lens: Lens, frame: FrameAnnotation) -> Callable[[int, int], Lens]:
     """The lens, for photographs of the size that the annotation tells."""
 
     def at_size(width: int, height: int) -> Lens:

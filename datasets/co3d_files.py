@@ -52,7 +52,7 @@ class Depth:
 
 
 @dataclass
-class Frame:
+class FrameAnnotation:
     """One frame of a video.
 
     Attributes:
@@ -98,17 +98,17 @@ def read_sequences(category: Path) -> dict[str, str | None]:
         raise _broken(str(path), "list of sequences", error) from error
 
 
-def read_frames(category: Path, sequences: Collection[str]) -> list[Frame]:
+def read_frames(category: Path, sequences: Collection[str]) -> list[FrameAnnotation]:
     """The frames of these sequences, in the order of the sequences, then of time.
 
     Raises:
         ConfigError: the file is missing or broken, or a sequence has no frames.
     """
-    path = category / FRAMES
+    path, kept = category / FRAMES, {None, *sequences}
 
     def forget_others(entry: dict[str, Any]) -> dict[str, Any] | None:
         # A category may have hundreds of thousands of frames, which together would not fit into memory.
-        return entry if entry.get("sequence_name", None) in (None, *sequences) else None
+        return entry if entry.get("sequence_name") in kept else None
 
     entries = [entry for entry in _read(path, list, forget_others) if entry is not None]
     frames = [_frame(entry, path) for entry in entries]
@@ -174,7 +174,7 @@ def _read(path: Path, kind: type, hook: Callable[[dict[str, Any]], Any] | None =
     return content
 
 
-def _frame(entry: Any, path: Path) -> Frame:
+def _frame(entry: Any, path: Path) -> FrameAnnotation:
     try:
         where = f"{path}, {entry['sequence_name']} frame {entry['frame_number']}"
     except (KeyError, TypeError) as error:
@@ -183,7 +183,7 @@ def _frame(entry: Any, path: Path) -> Frame:
         height, width = map(int, entry["image"]["size"])
         mask, depth, viewpoint = (entry.get(key) for key in ("mask", "depth", "viewpoint"))
         box = None if mask is None else mask.get("bounding_box_xywh")
-        return Frame(
+        return FrameAnnotation(
             where=where,
             sequence=str(entry["sequence_name"]),
             number=int(entry["frame_number"]),

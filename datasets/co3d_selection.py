@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.co3d_files import FRAMES, Frame, Listed
+from datasets.co3d_files import FRAMES, FrameAnnotation, Listed
 from datasets.folders import check_level, check_root, some
 from utils.registry import ConfigError, nearest
 
@@ -64,7 +64,7 @@ def choose_sequences(asked: str | list[str] | None, known: list[str], where: str
     return names
 
 
-def thinned(frames: list[Frame], most: int | None) -> list[Frame]:
+def thinned(frames: list[FrameAnnotation], most: int | None) -> list[FrameAnnotation]:
     """At most so many frames of each sequence, evenly spread; those of a sequence stand together."""
     if most is None:
         return frames
@@ -76,8 +76,8 @@ def thinned(frames: list[Frame], most: int | None) -> list[Frame]:
 
 
 def divide(
-    frames: list[Frame], lists: Mapping[str, list[Listed]], most: int | None
-) -> tuple[list[Frame], dict[str, list[int]]]:
+    frames: list[FrameAnnotation], lists: Mapping[str, list[Listed]], most: int | None
+) -> tuple[list[FrameAnnotation], dict[str, list[int]]]:
     """The frames that are in a list, and which rows of them belong to each list.
 
     Args:
