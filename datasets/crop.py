@@ -45,5 +45,5 @@ def _box(mask: UInt8[np.ndarray, "H W"] | None) -> tuple[float, float, float, fl
     while is_object.sum() <= 1 and least >= 0:
         least -= STEP
         is_object = mask > 255 * least
-    rows, columns = (np.flatnonzero(is_object.any(axis)) for axis in (1, 0))
+    columns, rows = (np.flatnonzero(is_object.any(axis)).tolist() for axis in (0, 1))
     return columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]

@@ -12,7 +12,8 @@ from torch import Tensor
 from datasets.views import Views
 from utils.registry import ConfigError
 
-DepthMap = Float32[np.ndarray, "H W"]
+DepthMap = Float32[np.ndarray, "_ _"]
+"""Rows and columns of depths along the optical axis."""
 
 
 def read_half_floats(path: Path, factor: float, mask: Path | None = None) -> DepthMap:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from datasets import datasets
@@ -76,7 +76,7 @@ class Llff:
         shots = []
         for row, pose in enumerate(to_scene(poses, to_dataset)):
             where, (width, height) = f"{root / FILE}, row {row}", size[row].tolist()
-            lens = Lens(focal[row].float().repeat(2), 0.5 * size[row].float())
+            lens = Lens(focal[row].float().repeat(2), 0.5 * size[row])
             shots.append(Shot(where, images[row], pose, at_sizes(lens, width, height, divisor, where)))
         if divisor > 1:
             config = replace(config, img_downscale=None)
@@ -90,7 +90,7 @@ def _is_set(folder: Path) -> bool:
 
 def _read_cameras(
     path: Path,
-) -> tuple[Float64[Tensor, "V 3 4"], Float64[Tensor, "V 2"], Float64[Tensor, "V 1"], Float64[Tensor, "V 2"]]:
+) -> tuple[Float64[Tensor, "V 3 4"], Int[Tensor, "V 2"], Float64[Tensor, "V 1"], Float64[Tensor, "V 2"]]:
     """Camera to world (OpenGL), width and height, focal length in pixels, nearest and farthest depth."""
     try:
         rows = np.load(path).astype(np.float64)
@@ -104,12 +104,10 @@ def _read_cameras(
     for row, (near, far) in enumerate(bounds.tolist()):
         if not 0 < near < far:
             raise ConfigError(f"{path}, row {row}: depths from {near:g} to {far:g}; expected 0 < nearest < farthest")
-        if image[row, :2].min() < 1:
-            raise ConfigError(
-                f"{path}, row {row}: an image of height and width {image[row, :2].tolist()}; expected pixels"
-            )
+        if image[row].min() < 1:
+            raise ConfigError(f"{path}, row {row}: height, width, focal length {image[row].tolist()}; expected pixels")
         poses[row] = rigid(poses[row].tolist(), f"{path}, row {row}: the pose")
-    return poses, image[:, [1, 0]], image[:, 2:], bounds
+    return poses, image[:, [1, 0]].round().long(), image[:, 2:], bounds
 
 
 def _photographs(root: Path, n_cameras: int, img_downscale: int | None) -> tuple[list[Path], int]:

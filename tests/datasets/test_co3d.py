@@ -95,7 +95,7 @@ def test_a_name_that_yaml_took_for_a_number_is_understood(tmp_path: Path):
 def test_several_sequences_are_told_apart_and_share_their_coordinates(tmp_path: Path):
     root = write_co3d(tmp_path, CAPTURE, 2, TWO)
     views = reader(root, sequence="all", eval_every=5, box_crop=False).views("train")
-    assert views.scene.tolist() == [0] * 5 + [1] * 4  # held out are rows 0, 5 and 10 of 12
+    assert views.scene.tolist() == [0] * 4 + [1] * 5  # held out are rows 0, 5 and 10 of 12
     assert views.names[0] == "10_1_2/frame000001" and views.names[-1] == "2_30_4/frame000005"
     assert views.points is None
     origins = views.cameras.pose[:, :, 3].double() @ views.to_dataset[:3, :3].T + views.to_dataset[:3, 3]
