@@ -28,7 +28,7 @@ class Views(Record):
         offsets: [V + 1] pixels of image i are rows `offsets[i]:offsets[i + 1]` of the store.
         color: [P, 3] straight colours (not premultiplied), or None for a camera path without photographs.
         alpha: [P] share of the pixel that the object covers, 255 for all of it, or None without masks.
-        depth: [P] distance along the ray of the pixel's centre, world units, 0 where nothing is hit, or None.
+        depth: [P] distance along the ray of the pixel's centre, world units, 0 where nothing is hit or known, or None.
         normal: [P, 3] unit world normal there, 0 where nothing is hit, or None.
         surface: the true surface, if known.
         apply_mask: whether targets show the object alone, on the backdrop of the ray.
@@ -39,6 +39,8 @@ class Views(Record):
         to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
         is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
             are then gathered there and follow.
+        bounds: [V, 2] depths along the optical axis, world units, between which an image shows things, or None if
+            unknown.
     """
 
     cameras: Cameras
@@ -56,6 +58,7 @@ class Views(Record):
     time: Float[Tensor, "V"] | None = None
     to_dataset: Float64[Tensor, "4 4"] | None = None
     is_store_fixed: bool = False
+    bounds: Float[Tensor, "V 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.cameras)
