@@ -22,7 +22,8 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from models.base import Model
-from models.mesh import EmptySurface, extract_surface, keep_components, report
+from models.cleaning import keep_components
+from models.mesh import EmptySurface, extract_surface, report
 from models.texture_atlas import bake, decimate, unwrap
 from systems.panels import save_image
 from utils.registry import ConfigError
