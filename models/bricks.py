@@ -124,8 +124,9 @@ class Bricks:
 
     def at(self, nodes: Int[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Values of nodes in bricks that are kept."""
-        brick, place = nodes // BRICK, nodes % BRICK
-        return self.values[self.row[brick.unbind(-1)].long(), *place.unbind(-1)]
+        row = self.row[(nodes // BRICK).unbind(-1)].long()
+        x, y, z = (nodes % BRICK).unbind(-1)
+        return self.values[row, x, y, z]
 
     def _store(self, bricks: Int[Tensor, "B 3"], values: Float[Tensor, "B 8 8 8"], keeps_all: bool) -> None:
         inside = values < 0

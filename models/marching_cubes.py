@@ -31,8 +31,7 @@ PER_CALL = 2**22
 
 
 def march(bricks: Bricks, method: Method) -> tuple[Int[Tensor, "V"], Int[Tensor, "F 3"]]:
-    """Edges of the grid that the surface crosses, ascending, and triangles between them, wound outward.
-    """
+    """Edges of the grid that the surface crosses, ascending, and triangles between them, wound outward."""
     table, edges = _table(method), _edges(bricks.resolution)
     crossed, faces = [torch.empty(0, dtype=torch.int64)], []
     for case, node in _mixed_cells(bricks):
@@ -74,11 +73,11 @@ def _mixed_cells(bricks: Bricks) -> Iterator[tuple[Int[Tensor, "C"], Int[Tensor,
         case = signs[..., :-1] | signs[..., 1:] << 1
         case = case[:, :, :-1] | case[:, :, 1:] << 2
         case = case[:, :-1] | case[:, 1:] << 4
-        brick, *place = ((case != 0) & (case != 255)).nonzero(as_tuple=True)
-        node = owner[brick] * BRICK + torch.stack(place, dim=-1)
+        found = ((case != 0) & (case != 255)).nonzero()  # [C, 4] brick and place in it
+        node = owner[found[:, 0]] * BRICK + found[:, 1:]
         is_cell = (node < bricks.resolution - 1).all(dim=-1)
         x, y, z = node[is_cell].unbind(-1)
-        yield case[brick, *place][is_cell], (x * bricks.resolution + y) * bricks.resolution + z
+        yield case[found[is_cell].unbind(-1)], (x * bricks.resolution + y) * bricks.resolution + z
 
 
 def _owners(bricks: Bricks) -> Int[Tensor, "B 3"]:
@@ -127,10 +126,10 @@ def _table(method: Method) -> Int[Tensor, "256 5 3"]:
         is_inside = torch.tensor([bool(pattern >> i & 1) for i in range(8)]).view(2, 2, 2)
         # The surface halves edges of unit length, so the one odd coordinate of twice a vertex is its edge's axis.
         vertices, faces = cut(torch.where(is_inside, -1.0, 1.0))
-        twice = torch.as_tensor(vertices).double().mul(2).round().long()
+        twice = torch.from_numpy((2 * vertices).round().astype(np.int64))
         axis = (twice % 2).argmax(dim=-1)
         corner = (twice // 2) @ torch.tensor([4, 2, 1])
-        table[pattern, : len(faces)] = (3 * corner + axis)[torch.as_tensor(faces.astype(np.int64))]
+        table[pattern, : len(faces)] = (3 * corner + axis)[torch.from_numpy(faces.astype(np.int64))]
     # The face that cuts off corner 0 looks away from it, if its edges run along x, y, z in turn.
     starts = table[1, 0].argmin()
     runs_outward = table[1, 0].roll(-int(starts)).tolist() == [0, 1, 2]

@@ -14,8 +14,8 @@ class IsosurfaceConfig:
     """Options of marching cubes."""
 
     method: Method = "mc"
-    """Whose triangles: mc takes PyMCubes' where it is installed and scikit-image's elsewhere, mc-torch torchmcubes'. All
-    have the same vertices."""
+    """Whose triangles join the vertices: mc takes those of PyMCubes where it is installed, else those of scikit-image;
+    mc-torch takes those of torchmcubes. Vertices are the same."""
     resolution: int = 512
     """Grid vertices per side."""
     chunk: int = 2097152

@@ -70,9 +70,11 @@ class Occupancy(nn.Module, ABC):
 
     def near(self, points: Float[Tensor, "N 3"], reach: float) -> Bool[Tensor, "N"]:
         """Whether a cell that is not empty may lie within `reach` of world points, axis by axis, world units."""
-        # A contraction shrinks distances, so nowhere does `reach` cross more cells than around the origin.
-        spread = 1 if self.contraction == "box" else 2
-        n_cells = math.ceil(reach / (2 * spread * self.radius) * self.resolution)
+        unit_reach = reach / (2 * self.radius)
+        if self.contraction == "sphere":
+            # It halves distances and shrinks them outside of the ball, though not axis by axis: the diagonal counts.
+            unit_reach *= math.sqrt(3) / 2
+        n_cells = math.ceil(unit_reach * self.resolution)
         holds = (self.cells != EMPTY).float()[None]
         for axis in range(3):
             window, padding = [1, 1, 1], [0, 0, 0]
