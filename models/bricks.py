@@ -33,22 +33,14 @@ class Bricks:
         box: [2, 3] lower and upper corner, world units; the outermost nodes lie on its faces.
         resolution: nodes per axis, at least 2.
         chunk: most points per call of `level` (rounded up to one brick).
-        progress: told the finished share of the bricks that are known to be wanted, in [0, 1].
 
     Attributes:
         row: [P, P, P] of the values of each brick, OUTSIDE or INSIDE.
         low, high, n_nan, n_asked: range of the values that were seen, how many were NaN, how many there were.
     """
 
-    def __init__(
-        self,
-        level: Level,
-        box: Float[Tensor, "2 3"],
-        resolution: int,
-        chunk: int,
-        progress: Callable[[float], None] = lambda share: None,
-    ):
-        self.level, self.resolution, self.chunk, self.progress = level, resolution, chunk, progress
+    def __init__(self, level: Level, box: Float[Tensor, "2 3"], resolution: int, chunk: int):
+        self.level, self.resolution, self.chunk = level, resolution, chunk
         self.box, self.lower, self.step = box, box[0], (box[1] - box[0]) / (resolution - 1)
         self.per_axis = math.ceil(resolution / BRICK)
         self.row = torch.full((self.per_axis,) * 3, OUTSIDE, dtype=torch.int32)
@@ -92,8 +84,13 @@ class Bricks:
         """Takes the sign at the centre of every brick for that of its nodes."""
         self._mark(self.all(), centre < 0)
 
-    def ask(self, bricks: Int[Tensor, "B 3"], keeps_all: bool = False) -> None:
-        """Looks into bricks, and keeps the values of those with both signs."""
+    def ask(
+        self,
+        bricks: Int[Tensor, "B 3"],
+        keeps_all: bool = False,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> None:
+        """Looks into bricks, keeps the values of those with both signs, and tells the finished share, in [0, 1]."""
         axis = torch.arange(BRICK)
         offsets = self.step * torch.cartesian_prod(axis, axis, axis)
         per_call = max(1, self.chunk // BRICK**3)
@@ -102,7 +99,7 @@ class Bricks:
             points = (self.lower + self.step * BRICK * part)[:, None] + offsets
             points = points.reshape(-1, 3).minimum(self.box[1])  # [B * 512, 3]
             self._store(part, self.evaluate(points).view(-1, BRICK, BRICK, BRICK), keeps_all)
-            self.progress(min(1.0, (start + per_call) / len(bricks)))
+            progress(min(1.0, (start + per_call) / len(bricks)))
 
     def follow(self) -> None:
         """Asks across every border where the sign changes, until the surface is closed or leaves the box."""

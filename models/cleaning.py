@@ -61,7 +61,7 @@ def smooth(mesh: Mesh, n_rounds: int) -> Mesh:
     n = len(mesh.vertices)
     ends = np.concatenate([mesh.faces[:, [i, (i + 1) % 3]].numpy() for i in range(3)])
     pairs = np.concatenate([ends, ends[:, ::-1]]).T
-    neighbours = scipy.sparse.csr_matrix((np.ones(pairs.shape[1], dtype=bool), pairs), shape=(n, n))
+    neighbours = scipy.sparse.csr_array((np.ones(pairs.shape[1], dtype=bool), pairs), shape=(n, n))
     mean = scipy.sparse.diags_array(1 / np.maximum(neighbours.sum(axis=1), 1)) @ neighbours
     body = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
     trimesh.smoothing.filter_taubin(body, SHRINK, INFLATE, 2 * n_rounds, laplacian_operator=mean)

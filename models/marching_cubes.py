@@ -33,16 +33,19 @@ PER_CALL = 2**22
 def march(bricks: Bricks, method: Method) -> tuple[Int[Tensor, "V"], Int[Tensor, "F 3"]]:
     """Edges of the grid that the surface crosses, ascending, and triangles between them, wound outward."""
     table, edges = _table(method), _edges(bricks.resolution)
-    crossed, faces = [torch.empty(0, dtype=torch.int64)], []
+    crossed, faces = [], []
     for case, node in _mixed_cells(bricks):
         triangles = table[case.long()]  # [C, 5, 3]
         name = (3 * node[:, None, None] + edges[triangles.clamp(min=0)])[triangles[..., 0] >= 0]
         # Twice: first among neighbours, whose many faces share few edges, then among all.
         crossed.append(_distinct(name))
-        faces.append(torch.searchsorted(crossed[-1], name))
+        faces.append(torch.searchsorted(crossed[-1], name, out_int32=True))
     edge = _distinct(torch.cat(crossed))
-    rank = [torch.searchsorted(edge, part)[local] for part, local in zip(crossed[1:], faces, strict=True)]
-    return edge, torch.cat([torch.empty(0, 3, dtype=torch.int64), *rank])
+    result, start = torch.empty(sum(map(len, faces)), 3, dtype=torch.int64), 0
+    for names, local in zip(crossed, faces, strict=True):
+        result[start : start + len(local)] = torch.searchsorted(edge, names)[local]
+        start += len(local)
+    return edge, result
 
 
 def crossings(bricks: Bricks, edge: Int[Tensor, "V"]) -> Float[Tensor, "V 3"]:

@@ -26,8 +26,10 @@ MayHold = Callable[[Float[Tensor, "N 3"], float], Bool[Tensor, "N"]]
 
 COARSE = 128
 """Nodes per axis of the pass that finds the object."""
-SAFETY = 1.5
+SAFETY = 1.2
 """A distance may change this much faster within a brick than it does between the centres of bricks around it."""
+PER_CALL = 2**20
+"""Faces that are computed with at once: their corners take more memory than they do."""
 MARGIN = 0.1
 """Share of the object's extent that the fine box adds on either side."""
 
@@ -105,8 +107,8 @@ def extract(
     """
     if resolution < 2:
         raise ValueError(f"isosurface resolution is {resolution}; a grid needs at least 2 nodes per axis")
-    bricks = Bricks(level, box, resolution, chunk, progress)
-    bricks.ask(_candidates(bricks, is_distance, may_hold, seen))
+    bricks = Bricks(level, box, resolution, chunk)
+    bricks.ask(_candidates(bricks, is_distance, may_hold, seen), progress=progress)
     bricks.follow()
 
     if not len(bricks):
@@ -121,32 +123,31 @@ def extract(
 
 def vertex_normals(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
     """[V, 3] unit normals, the mean of the adjacent faces' weighted by their area; 0 where no face is adjacent."""
-    corner = vertices[faces]  # [F, 3, 3]
-    twice_area = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     total = torch.zeros_like(vertices)
-    for i in range(3):
-        total.index_add_(0, faces[:, i], twice_area)
+    for part in faces.split(PER_CALL):
+        twice_area = _twice_areas(vertices[part])
+        for i in range(3):
+            total.index_add_(0, part[:, i], twice_area)
     # The smallest faces have an area of 1e-12 square units and less: normalize's default floor is too high for them.
     return torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
 
 
-def components(mesh: Mesh) -> tuple[int, Int[Tensor, "F"]]:
-    """How many connected parts there are, and which of them each face belongs to."""
-    first, second, third = mesh.faces.numpy().T
-    pairs = (np.concatenate([first, second]), np.concatenate([second, third]))
-    n = len(mesh.vertices)
-    graph = scipy.sparse.coo_matrix((np.ones(len(pairs[0]), dtype=bool), pairs), shape=(n, n))
-    n_labels, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    label = torch.from_numpy(label)[mesh.faces[:, 0]].long()
-    # Vertices without faces are no part.
-    is_part = torch.bincount(label, minlength=n_labels) > 0
-    return int(is_part.count_nonzero()), (is_part.cumsum(0) - 1)[label]
-
-
 def face_areas(mesh: Mesh) -> Float[Tensor, "F"]:
     """[F] float64, square world units."""
-    corner = mesh.vertices[mesh.faces].double()
-    return 0.5 * torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]).norm(dim=-1)
+    parts = [_twice_areas(mesh.vertices[part].double()).norm(dim=-1) / 2 for part in mesh.faces.split(PER_CALL)]
+    return torch.cat(parts)
+
+
+def components(mesh: Mesh) -> tuple[int, Int[Tensor, "F"]]:
+    """How many connected parts there are, and which of them each face belongs to."""
+    n, corner = len(mesh.vertices), mesh.faces.int().numpy()
+    pairs = (corner[:, :2].ravel(), corner[:, 1:].ravel())  # with the third side, no more would be connected
+    graph = scipy.sparse.coo_matrix((np.ones(len(pairs[0]), dtype=bool), pairs), shape=(n, n))
+    n_labels, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    of_face = torch.from_numpy(label)[mesh.faces[:, 0]].long()
+    # Vertices without faces are no part.
+    is_part = torch.bincount(of_face, minlength=n_labels) > 0
+    return int(is_part.count_nonzero()), (is_part.cumsum(0) - 1)[of_face]
 
 
 def report(mesh: Mesh) -> dict[str, int | bool]:
@@ -154,8 +155,9 @@ def report(mesh: Mesh) -> dict[str, int | bool]:
 
     `euler` is V - E + F: 2 for each closed part, less 2 for each handle.
     """
-    ends = torch.stack([mesh.faces, mesh.faces.roll(-1, dims=1)]).sort(dim=0).values  # [2, F, 3]
-    edge = np.sort((ends[0] * len(mesh.vertices) + ends[1]).flatten().numpy())
+    ends = [mesh.faces, mesh.faces.roll(-1, dims=1)]
+    edge = (torch.minimum(*ends) * len(mesh.vertices) + torch.maximum(*ends)).flatten().numpy()
+    edge.sort()
     begins = np.concatenate([[True], edge[1:] != edge[:-1]])
     n_edges = int(np.count_nonzero(begins))
     return {
@@ -166,6 +168,11 @@ def report(mesh: Mesh) -> dict[str, int | bool]:
         "is_watertight": 2 * n_edges == len(edge) and bool(begins[::2].all()),
         "euler": len(mesh.vertices) - n_edges + len(mesh.faces),
     }
+
+
+def _twice_areas(corner: Float[Tensor, "F 3 3"]) -> Float[Tensor, "F 3"]:
+    """Normals of triangles, twice as long as their areas are large."""
+    return torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
 
 
 def _candidates(

@@ -11,7 +11,7 @@ from models.mesh import vertex_normals
 from utils.rasterization import nearest
 from utils.types import Mesh
 
-GRAZING = 0.1
+GRAZING = 0.3
 """Cosine between a normal and the direction to a camera below which the depth at a pixel tells nothing of a vertex."""
 
 
@@ -40,7 +40,8 @@ def seen_faces(
         is_owner[whole[seen.face]] = True
 
         wall = torch.full((height * width,), torch.inf)
-        wall[seen.pixel] = seen.interpolate(depth[:, None], corner)[:, 0]
+        if len(seen):
+            wall[seen.pixel] = seen.interpolate(depth[:, None], corner)[:, 0]
         inside = ((pixel >= 0) & (pixel < cameras.size[view])).all(dim=-1) & (depth > 0)
         rows = (inside & ~in_sight).nonzero()[:, 0]
         column, row = pixel[rows].long().unbind(-1)

@@ -45,10 +45,10 @@ def test_what_is_inside_is_never_seen_and_all_of_the_outside_is():
 def test_one_camera_sees_one_side():
     mesh = extract(shells, CUBE, 48)
     is_seen = seen_faces(mesh, cameras([[0, 0, 1]]))
-    # The horizon of a ball of radius 0.8 seen from 3 lies at 0.8² / 3, and at the cosine of 0.1 a little higher.
+    # The horizon of a ball of radius 0.8 seen from 3 lies at 0.8² / 3; cosines are above 0.3 from 0.43 on.
     outer = centres(mesh).norm(dim=-1) > 0.7
     height = centres(mesh)[:, 2]
-    assert is_seen[outer & (height > 0.35)].all()
+    assert is_seen[outer & (height > 0.45)].all()
     assert not is_seen[~outer | (height < 0.16)].any()
 
 

@@ -367,3 +367,24 @@ def test_a_density_is_meshed_where_its_grid_is_not_empty():
     model.isosurface.threshold = 0.9 * told
     assert model.may_hold_surface(points, 0.1).all()
     assert small_neus().may_hold_surface(points, 0.1).all()
+
+
+@pytest.mark.parametrize(("make", "grows"), [(small_neus, True), (small_nerf, False)])
+def test_a_higher_threshold_lies_farther_out_for_a_distance_and_farther_in_for_a_density(make, grows):
+    model = make()
+    points = 2 * torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 1
+    values = model.geometry.sdf(points) if grows else model.geometry.density(points)
+    inside = []
+    for threshold in values.quantile(torch.tensor([0.3, 0.6])).tolist():
+        model.isosurface.threshold = threshold
+        inside.append(model.level(points) < 0)
+    few, many = inside if grows else inside[::-1]
+    assert (many | ~few).all() and many.sum() > few.sum() > 0
+
+
+def test_the_colour_of_a_surface_takes_no_gradient_of_the_distance():
+    model = small_neus()
+    points, normals = torch.rand(50, 3) - 0.5, torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+    torch.testing.assert_close(model.geometry.feature(points), model.geometry(points).feature)
+    expected = model.texture(model.geometry(points).feature, -normals, normals).clamp(0, 1)
+    torch.testing.assert_close(model.surface_color(points, normals), expected)
