@@ -35,6 +35,7 @@ class Capture:
         points: sparse points in scene coordinates, `view` counting the shots, `pixel` in units of width and height of
             the image, so that it is the same at every size.
         fits_masks: whether the region of interest that masks tell, where there are any, becomes the unit ball.
+        fills_unit_ball: whether the data set says that the object does.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Capture:
         to_dataset: Float64[Tensor, "4 4"],
         points: SparsePoints | None = None,
         fits_masks: bool = False,
+        fills_unit_ball: bool = False,
     ):
         self._shots, self._config, self._to_dataset, self._points = shots, config, to_dataset, points
-        self._fits_masks = fits_masks
+        self._fits_masks, self._fills_unit_ball = fits_masks, fills_unit_ball
         self._read = functools.cache(self._read_rows)
         self._place = functools.cache(self._place_rows)
 
@@ -95,7 +97,8 @@ class Capture:
         shots = [self._shots[row] for row in rows]
         views = read_photographs(shots, self._config, f"Reading {len(rows)} photographs")
         points = None if self._points is None else self._seen(self._points, rows, views.cameras)
-        return replace(views, points=points, to_dataset=self._to_dataset)
+        ball = self._fills_unit_ball
+        return replace(views, points=points, to_dataset=self._to_dataset, fills_unit_ball=ball)
 
     def _seen(self, points: SparsePoints, rows: tuple[int, ...], cameras: Cameras) -> SparsePoints:
         """The points with what these shots observed of them, in pixels at the size of their images."""

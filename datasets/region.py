@@ -1,7 +1,8 @@
 """The region of interest: a ball around what the photographer walked around.
 
-Masks say best where the object is; without them, the sparse points that most cameras look at; without points, the
-largest ball that most cameras see whole. What is found turns, moves and grows with the input.
+Where the data set tells it, it is believed. Else masks say best where the object is; without them, the sparse points
+that most cameras look at; without points, the largest ball that most cameras see whole. What is found turns, moves and
+grows with the input.
 """
 
 import math
@@ -50,6 +51,8 @@ def region_of_interest(views: Views) -> tuple[Float64[Tensor, "3"], float]:
     Args:
         views: at least one; masks (`alpha`) count first, then `points`, then the frusta of the cameras.
     """
+    if views.fills_unit_ball:
+        return torch.zeros(3, dtype=torch.float64), 1.0
     poses = views.cameras.pose.double()
     points = None if views.points is None else views.points.position.double()
     region = region_in_sight(poses, points, _tangent(views.cameras))

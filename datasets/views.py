@@ -32,6 +32,7 @@ class Views(Record):
         surface: the true surface, if known.
         apply_mask: whether targets show the object alone, on the backdrop of the ray.
         points: sparse points from structure from motion, or None.
+        fills_unit_ball: whether the data set says so: that the object lies in the unit ball and about fills it.
         to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
         is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
             are then gathered there and follow.
@@ -47,6 +48,7 @@ class Views(Record):
     surface: Surface | None = None
     apply_mask: bool = True
     points: SparsePoints | None = None
+    fills_unit_ball: bool = False
     to_dataset: Float64[Tensor, "4 4"] | None = None
     is_store_fixed: bool = False
 

@@ -105,6 +105,8 @@ class NeuS(Model):
         """Random points of the box at which losses see the field too, so that empty space is supervised."""
         num_samples_per_ray_bg: int = 0
         """Intervals between the box and infinity."""
+        background_start: float = 0.0
+        """Where the background begins on rays that miss the box: share of the way to their point nearest the origin."""
         grid_prune_occ_thre_bg: float = 0.01
         """Opacity of an interval below which a background cell counts as empty."""
         geometry_bg: object = slot(geometries, default=None)
@@ -197,7 +199,10 @@ class NeuS(Model):
         samples = self._contributing(rays, self.march(rays, self.occupancy, near, far))
         rendered = self._foreground(rays, samples)
         if config.learned_background:
-            behind = self._background(rays, torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND)))
+            nearest = -(rays.origins * rays.directions).sum(-1)
+            passing = (config.background_start * nearest).clamp_min(NEAR_BACKGROUND)
+            light = 1 - rendered.opacity.detach()
+            behind = self._background(rays, torch.where(far > near, far, passing), light)
             rendered.background = behind
             rendered.n_samples += behind.n_samples
         backdrop = rays.backdrop if rendered.background is None else rendered.background.color
@@ -274,9 +279,10 @@ class NeuS(Model):
         cone = cone_angle(FAR_BACKGROUND, config.num_samples_per_ray_bg)
         self.march_bg = March(STEP_BACKGROUND, cone, backend=config.backend)
 
-    def _background(self, rays: Rays, near: Float[Tensor, "R"]) -> Rendered:
+    def _background(self, rays: Rays, near: Float[Tensor, "R"], light: Float[Tensor, "R"]) -> Rendered:
+        """What `light`, the share of each ray that the object lets through, meets from `near` on."""
         self.march_bg.is_jittered = self.training and self.config.randomized
         samples = self.march_bg(rays, self.occupancy_bg, near, torch.full_like(near, FAR_BACKGROUND))
         alpha = lambda points, samples: density_alpha(self.geometry_bg.density(points), samples.width)  # noqa: E731
-        samples = visible(samples, rays, alpha, self.config.backend)
+        samples = visible(samples, rays, alpha, self.config.backend, light, self.config.min_weight)
         return render_density(rays, samples, self.geometry_bg, self.texture_bg, self.config.backend)
