@@ -213,9 +213,8 @@ class NeuS(Model):
         return self.geometry.level(points)
 
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        field = self.geometry(points)
         extras = [normals] if self.texture.uses_extras else []
-        return self.texture(field.feature, -normals, *extras).clamp(0, 1)
+        return self.texture(self.geometry.feature(points), -normals, *extras).clamp(0, 1)
 
     @torch.no_grad()
     def _contributing(self, rays: Rays, samples: Samples) -> Samples:
