@@ -105,8 +105,6 @@ class NeuS(Model):
         """Random points of the box at which losses see the field too, so that empty space is supervised."""
         num_samples_per_ray_bg: int = 0
         """Intervals between the box and infinity."""
-        background_start: float = 0.0
-        """Where the background begins on rays that miss the box: share of the way to their point nearest the origin."""
         grid_prune_occ_thre_bg: float = 0.01
         """Opacity of an interval below which a background cell counts as empty."""
         geometry_bg: object = slot(geometries, default=None)
@@ -199,10 +197,8 @@ class NeuS(Model):
         samples = self._contributing(rays, self.march(rays, self.occupancy, near, far))
         rendered = self._foreground(rays, samples)
         if config.learned_background:
-            nearest = -(rays.origins * rays.directions).sum(-1)
-            passing = (config.background_start * nearest).clamp_min(NEAR_BACKGROUND)
-            light = 1 - rendered.opacity.detach()
-            behind = self._background(rays, torch.where(far > near, far, passing), light)
+            begin = torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND))
+            behind = self._background(rays, begin, 1 - rendered.opacity.detach())
             rendered.background = behind
             rendered.n_samples += behind.n_samples
         backdrop = rays.backdrop if rendered.background is None else rendered.background.color
