@@ -33,6 +33,7 @@ class Views(Record):
         apply_mask: whether targets show the object alone, on the backdrop of the ray.
         points: sparse points from structure from motion, or None.
         scene: [V] row of the sequence that an image belongs to, or None where there is one sequence only.
+        scene_names: of the sequences that `scene` counts, or of the only one; None where they have none.
         time: [V] time at which it was taken, in the data set's unit, or None if unknown.
         to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
         is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
@@ -50,6 +51,7 @@ class Views(Record):
     apply_mask: bool = True
     points: SparsePoints | None = None
     scene: Int[Tensor, "V"] | None = None
+    scene_names: list[str] | None = None
     time: Float[Tensor, "V"] | None = None
     to_dataset: Float64[Tensor, "4 4"] | None = None
     is_store_fixed: bool = False
