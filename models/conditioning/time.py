@@ -27,16 +27,16 @@ class HarmonicTime(GlobalEncoder):
 
         def __post_init__(self) -> None:
             if self.n_harmonic_functions < 1 and not self.append_input:
-                raise ConfigError("n_harmonic_functions is 0 and append_input is false, which leaves no code; raise one")
+                raise ConfigError(
+                    "n_harmonic_functions is 0 and append_input is false, which leaves no code; raise one"
+                )
             if self.time_divisor == 0:
                 raise ConfigError("time_divisor is 0; expected another number")
 
     def __init__(self, config: "HarmonicTime.Config"):
         super().__init__()
         self.config = config
-        self.harmonics = HarmonicEmbedding(
-            config.n_harmonic_functions, n_inputs=1, append_input=config.append_input
-        )
+        self.harmonics = HarmonicEmbedding(config.n_harmonic_functions, n_inputs=1, append_input=config.append_input)
         self.n_outputs = self.harmonics.n_outputs
 
     def forward(self, rays: Rays) -> Float[Tensor, "R G"]:

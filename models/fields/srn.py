@@ -1,4 +1,5 @@
-"""`srn`: a latent feature of space and the pixel that it shows (Sitzmann et al. 2019, Scene Representation Networks)."""
+"""`srn`: a latent feature of space, and the pixel that it shows (Sitzmann et al. 2019, Scene Representation
+Networks)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,20 @@ class PixelConfig:
     """Layers between the first and the last."""
 
 
+@dataclass
+class RaymarchConfig:
+    """Options of the network that turns a position into a feature."""
+
+    n_harmonic_functions: int = 3
+    """Frequencies of positions; 0 for the position itself."""
+    n_hidden_units: int = 256
+    """Width of the layers."""
+    n_layers: int = 2
+    """Layers between the first and the last."""
+    out_features: int = 256
+    """Length of the feature."""
+
+
 @implicit_functions.register("srn")
 class SRN(LatentFunction):
     """Harmonics of the position, beside them the code of the scene, go through one network to a feature of space;
@@ -39,21 +54,8 @@ class SRN(LatentFunction):
     """
 
     @dataclass
-    class RaymarchConfig:
-        """Options of the network that turns a position into a feature."""
-
-        n_harmonic_functions: int = 3
-        """Frequencies of positions; 0 for the position itself."""
-        n_hidden_units: int = 256
-        """Width of the layers."""
-        n_layers: int = 2
-        """Layers between the first and the last."""
-        out_features: int = 256
-        """Length of the feature."""
-
-    @dataclass
     class Config:
-        raymarch_function: "SRN.RaymarchConfig" = field(default_factory=lambda: SRN.RaymarchConfig())
+        raymarch_function: RaymarchConfig = field(default_factory=RaymarchConfig)
         """From position to feature."""
         pixel_generator: PixelConfig = field(default_factory=PixelConfig)
         """From feature and direction to opacity and colour."""

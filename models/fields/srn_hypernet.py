@@ -17,8 +17,26 @@ from models.fields.srn import PixelConfig, PixelGenerator, linear, perceptron
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays
 
-Layers = list[tuple[Float[Tensor, "K n_outputs n_inputs"], Float[Tensor, "K n_outputs"]]]
-"""Weights and biases of K networks, layer by layer."""
+Layers = list[tuple[Float[Tensor, "K _ _"], Float[Tensor, "K _"]]]
+"""Weights, outputs before inputs, and biases of K networks, layer by layer."""
+
+
+@dataclass
+class HypernetConfig:
+    """Options of the predicted network and of those that predict its layers."""
+
+    n_harmonic_functions: int = 3
+    """Frequencies of positions; 0 for the position itself."""
+    n_hidden_units: int = 256
+    """Width of the predicted layers."""
+    n_layers: int = 2
+    """Predicted layers between the first and the last."""
+    n_hidden_units_hypernet: int = 256
+    """Width of the networks that predict."""
+    n_layers_hypernet: int = 1
+    """Their layers between the first and the last."""
+    out_features: int = 256
+    """Length of the feature."""
 
 
 @implicit_functions.register("srn-hypernet")
@@ -31,25 +49,8 @@ class SRNHyperNet(LatentFunction):
     """
 
     @dataclass
-    class HyperConfig:
-        """Options of the predicted network and of those that predict its layers."""
-
-        n_harmonic_functions: int = 3
-        """Frequencies of positions; 0 for the position itself."""
-        n_hidden_units: int = 256
-        """Width of the predicted layers."""
-        n_layers: int = 2
-        """Predicted layers between the first and the last."""
-        n_hidden_units_hypernet: int = 256
-        """Width of the networks that predict."""
-        n_layers_hypernet: int = 1
-        """Their layers between the first and the last."""
-        out_features: int = 256
-        """Length of the feature."""
-
-    @dataclass
     class Config:
-        hypernet: "SRNHyperNet.HyperConfig" = field(default_factory=lambda: SRNHyperNet.HyperConfig())
+        hypernet: HypernetConfig = field(default_factory=HypernetConfig)
         """From code to the network from position to feature."""
         pixel_generator: PixelConfig = field(default_factory=PixelConfig)
         """From feature and direction to opacity and colour."""
@@ -104,7 +105,7 @@ def predictor(widths: list[int], n_outputs: int) -> nn.Sequential:
     return nn.Sequential(*perceptron(widths), last)
 
 
-def run(layers: Layers, row: int, x: Float[Tensor, "*B n_inputs"]) -> Float[Tensor, "*B n_outputs"]:
+def run(layers: Layers, row: int, x: Float[Tensor, "*B _"]) -> Float[Tensor, "*B _"]:
     """What the network in that row makes of x: layers as in `models.fields.srn`, their normalisation unscaled."""
     for weight, bias in layers:
         x = torch.relu(F.layer_norm(F.linear(x, weight[row], bias[row]), bias.shape[1:]))

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from models.fields.implicit import Sizes
-from models.fields.srn import SRN, PixelConfig
-from models.fields.srn_hypernet import SRNHyperNet
+from models.fields.srn import SRN, PixelConfig, RaymarchConfig
+from models.fields.srn_hypernet import HypernetConfig, SRNHyperNet
 from models.rendering.lstm import LSTMRenderer
 from tests.parity.reference import Arrays, assert_agrees, group, load, put, rays_of
 from utils.types import Context
@@ -40,7 +40,7 @@ def assert_gradients_agree(module: nn.Module, values: Arrays, names: dict[str, s
 
 
 def srn(data: Arrays) -> SRN:
-    march = SRN.RaymarchConfig(n_harmonic_functions=2, n_hidden_units=12, n_layers=1, out_features=10)
+    march = RaymarchConfig(n_harmonic_functions=2, n_hidden_units=12, n_layers=1, out_features=10)
     pixel = PixelConfig(n_harmonic_functions=2, n_hidden_units=12, n_hidden_units_color=8, n_layers=1)
     function = SRN(SRN.Config(march, pixel), Sizes(3, n_code=3))
     put(function, published(group(data, "sd")), NAMES)
@@ -88,7 +88,7 @@ def test_gradients_of_marched_rays() -> None:
 
 
 def hypernet(data: Arrays) -> SRNHyperNet:
-    hyper = SRNHyperNet.HyperConfig(
+    hyper = HypernetConfig(
         n_harmonic_functions=1, n_hidden_units=10, n_layers=1, n_hidden_units_hypernet=8, out_features=10
     )
     pixel = PixelConfig(n_harmonic_functions=1, n_hidden_units=10, n_hidden_units_color=8, n_layers=1)
