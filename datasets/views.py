@@ -1,5 +1,6 @@
 """All views of one split of one scene, and the rays and targets at any of their pixels."""
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,6 +76,12 @@ class Views(Record):
     @property
     def has_mask(self) -> bool:
         return self.alpha is not None
+
+    @functools.cached_property
+    def covered(self) -> Int[Tensor, "K"]:
+        """Rows of the store that the object covers by half or more, ascending; there must be masks."""
+        assert self.alpha is not None
+        return (self.alpha > 127).nonzero()[:, 0].to(self.offsets.device)
 
     @property
     def is_real(self) -> bool:

@@ -26,6 +26,8 @@ class ModelConfig:
     """Rays of the first training step, per device."""
     batch_image_sampling: bool = True
     """Whether the rays of a step come from all images; otherwise from one."""
+    pixel_sampling: Literal["uniform", "mask"] = "uniform"
+    """Which pixels a step draws: any, or those that the object covers by half or more."""
     ray_chunk: int = 32768
     """Rays rendered at once in evaluation."""
     background_color: Literal["white", "black", "random", "random-per-ray"] = "white"

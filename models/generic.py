@@ -19,6 +19,7 @@ class Generic(ImplicitModel):
         """How often rays are sampled, each time where the pass before saw something."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.num_passes < 1:
                 raise ConfigError(f"num_passes is {self.num_passes}; expected 1 or more")
 

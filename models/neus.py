@@ -15,7 +15,7 @@ from models import geometries, models, occupancies, textures
 from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
-from models.fields.radiance import VolumeRadiance
+from models.fields.radiance import VolumeRadiance, check_width
 from models.fields.sdf import VolumeSDF
 from models.rendering.composite import composite
 from models.rendering.marching import March, box_range, cone_angle, contributing, visible
@@ -139,7 +139,9 @@ class NeuS(Model):
         if not isinstance(self.geometry, VolumeSDF):
             raise ConfigError("model.geometry.name: neus needs a distance; choose volume-sdf, or model.name=nerf")
         self.texture: VolumeRadiance = textures.make(config.texture)
-        self._check_texture()
+        extra = 3 if self.texture.uses_extras else 0
+        source = f"model.geometry.feature_dim{' and the normal' if extra else ''}"
+        check_width("model.texture", self.texture, self.geometry.n_features + extra, source)
         self.variance = Variance(config.variance)
         self.occupancy: Occupancy = Everywhere(self.radius, "box")
         if config.grid_prune:
@@ -252,15 +254,6 @@ class NeuS(Model):
         sdf = self.geometry.sdf(points)
         slope, width = torch.full_like(sdf, -1.0), torch.full_like(sdf, self.march.step)
         return neus_alpha(sdf, slope, width, self.variance(), self.config.backend)
-
-    def _check_texture(self) -> None:
-        extra = 3 if self.texture.uses_extras else 0
-        given = self.geometry.n_features + extra
-        if self.texture.n_inputs != given:
-            raise ConfigError(
-                f"model.texture.input_feature_dim is {self.texture.n_inputs}, but the model passes {given} numbers "
-                f"(model.geometry.feature_dim{' and the normal' if extra else ''}); set it to {given}"
-            )
 
     def _make_background(self, config: "NeuS.Config") -> None:
         self.geometry_bg: VolumeDensity = geometries.make(config.geometry_bg, "sphere")

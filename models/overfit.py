@@ -22,6 +22,7 @@ class Overfit(ImplicitModel):
         """Whether implicit_function is asked in two passes."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.share_implicit_function_across_passes and self.coarse_implicit_function is not None:
                 raise ConfigError(
                     "coarse_implicit_function has no effect with share_implicit_function_across_passes; remove one"

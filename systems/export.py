@@ -79,7 +79,7 @@ def export_surface(
     """
     options = model.isosurface
     if options is None:
-        print("no mesh: model.geometry.isosurface is null")
+        print("no mesh: the field has no surface, or its isosurface is null")
         return None, [], None
     try:
         full, n_dropped = keep_components(_extract(model), config.keep_components)

@@ -117,7 +117,7 @@ class Reconstruction(pl.LightningModule):
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
         self.n_samples_seen += rendered.n_samples
-        self._log_training(report, rendered)
+        self._log_training(report, rendered, len(drawn.rays))
         self._began = began
         return report.total
 
@@ -127,9 +127,9 @@ class Reconstruction(pl.LightningModule):
 
     def _draw_rays(self) -> RayBatch:
         views, options = self._views("train"), self.model.config
-        n = self.budget.n_rays
-        view, pixel = draw_pixels(views, n, one_image=not options.batch_image_sampling)
-        return views.draw(view, pixel, self._training_backdrop(n))
+        one_image = not options.batch_image_sampling
+        view, pixel = draw_pixels(views, self.budget.n_rays, one_image, options.pixel_sampling)
+        return views.draw(view, pixel, self._training_backdrop(len(view)))
 
     def _training_backdrop(self, n: int) -> Float[Tensor, "n 3"]:
         name = self.model.config.background_color
@@ -144,7 +144,7 @@ class Reconstruction(pl.LightningModule):
         is_black = self.model.config.background_color == "black"
         return torch.full((3,), 0.0 if is_black else 1.0, device=self.device)
 
-    def _log_training(self, report: LossReport, rendered: Rendered) -> None:
+    def _log_training(self, report: LossReport, rendered: Rendered, n_rays: int) -> None:
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every:
             return
@@ -156,9 +156,9 @@ class Reconstruction(pl.LightningModule):
         values: dict[str, Any] = {f"train/loss_{name}": term.detach() for name, term in report.terms.items()}
         values |= {f"train_params/lambda_{name}": weight for name, weight in report.weights.items()}
         values |= {"train/loss": report.total.detach(), "train/minutes": self.train_seconds / 60}
-        values["train/samples_per_ray"] = rendered.n_samples / self.budget.n_rays
+        values["train/samples_per_ray"] = rendered.n_samples / n_rays
         self.log_dict(values)
-        shown: dict[str, Any] = {"train/num_rays": float(self.budget.n_rays)}
+        shown: dict[str, Any] = {"train/num_rays": float(n_rays)}
         if rendered.sharpness is not None:
             shown["train/inv_s"] = rendered.sharpness.detach()
         if "rgb" in report.terms or "rgb_mse" in report.terms:

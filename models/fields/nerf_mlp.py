@@ -78,11 +78,10 @@ class NerfMLP(RadianceFunction):
 
     def forward(self, rays: Rays, points: RayPoints, context: Context) -> FieldOutput:
         embedded = self.position(rays, points).flatten(0, 1) if self.config.input_xyz else None
-        hidden = self._trunk(embedded, context.code, points.t.shape)
+        hidden = self._trunk(embedded, context.code, points.n_points)
         return self.heads(hidden.view(*points.t.shape, self.config.n_hidden_neurons_xyz), rays)
 
-    def _trunk(self, embedded: Tensor | None, code: Tensor | None, shape: torch.Size) -> Float[Tensor, "N H"]:
-        n_points = shape[1]
+    def _trunk(self, embedded: Tensor | None, code: Tensor | None, n_points: int) -> Float[Tensor, "N H"]:
         n_embedded = 0 if embedded is None else embedded.shape[1]
         hidden = None
         for index, layer in enumerate(self.trunk):

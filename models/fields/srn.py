@@ -70,14 +70,17 @@ class SRN(LatentFunction):
         self.pixel_generator = PixelGenerator(config.pixel_generator, march.out_features, sizes.n_channels)
 
     def forward(self, rays: Rays, context: Context) -> Callable[[RayPoints], Float[Tensor, "R P F"]]:
-        first, rest = self.raymarch_function[0], self.raymarch_function[1:]
-        assert isinstance(first, nn.Sequential) and isinstance(first[0], nn.Linear)
-        n, weight, of_ray = self.position.n_outputs, first[0].weight, first[0].bias
+        first = self.raymarch_function[0]
+        assert isinstance(first, nn.Sequential)
+        entry, activation, rest = first[0], first[1:], self.raymarch_function[1:]
+        assert isinstance(entry, nn.Linear)
+        n, of_ray = self.position.n_outputs, entry.bias
         if context.code is not None:
-            of_ray = F.linear(context.code, weight[:, n:], of_ray)[:, None]  # [R, 1, H]
+            of_ray = F.linear(context.code, entry.weight[:, n:], entry.bias)[:, None]  # [R, 1, H]
 
         def feature(points: RayPoints) -> Float[Tensor, "R P F"]:
-            return rest(first[1:](F.linear(self.position(points.positions(rays)), weight[:, :n]) + of_ray))
+            of_point = F.linear(self.position(points.positions(rays)), entry.weight[:, :n])
+            return rest(activation(of_point + of_ray))
 
         return feature
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import trimesh
 
-from models.base import Model, ModelConfig
+from models.base import Model, ModelConfig, StepSize
 from models.fields.isosurface import IsosurfaceConfig
 from systems.export import ExportConfig, export_surface
 from tests.moved import TO_DATASET
@@ -28,6 +28,10 @@ class Balls(Model):
     @property
     def isosurface(self):
         return IsosurfaceConfig(resolution=48) if self.is_meshed else None
+
+    @property
+    def step_size(self):
+        return StepSize(1, 1, 1)
 
     def update(self, step, seed):
         raise NotImplementedError
@@ -146,7 +150,7 @@ def test_an_empty_surface_is_told_and_ends_no_run(tmp_path, capsys):
 
 def test_a_field_without_isosurface_options_is_not_meshed(tmp_path, capsys):
     assert export_surface(Balls(is_meshed=False), ExportConfig(), tmp_path, "it1") == (None, [], None)
-    assert "model.geometry.isosurface is null" in capsys.readouterr().out
+    assert "isosurface is null" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("key", ["chunk_size", "texture_faces", "texture_size", "keep_components"])
