@@ -11,7 +11,7 @@ from utils.registry import ConfigError
 
 @models.register("generic")
 class Generic(ImplicitModel):
-    """The family's GenericModel."""
+    """Any number of passes, each with an implicit function of its own: Implicitron's GenericModel."""
 
     @dataclass
     class Config(ImplicitConfig):

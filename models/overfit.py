@@ -12,7 +12,7 @@ from utils.registry import ConfigError
 
 @models.register("overfit")
 class Overfit(ImplicitModel):
-    """The family's OverfitModel."""
+    """One scene in one or two passes, whose functions may be one: Implicitron's OverfitModel."""
 
     @dataclass
     class Config(ImplicitConfig):

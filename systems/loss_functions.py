@@ -177,7 +177,7 @@ class LossSet:
         for key, schedule in config.items():
             if key in options:
                 self._options[key] = schedule
-            elif (plain := f"lambda_{_staged(key.removeprefix('lambda_'))[1]}") in known:
+            elif (plain := _plain(key)) in known:
                 if schedule.start != 0 or schedule.end != 0:
                     self._add(key.removeprefix("lambda_"), quantities, schedule)
             elif plain in _NEVER:
@@ -234,6 +234,11 @@ _REMEDIES = {
     "code_norm": "set model.global_encoder.name=sequence-autodecoder, or the weight to 0",
     _EARLIER: "the model has a single pass; set model.num_passes=2, or the weight to 0",
 }
+
+
+def _plain(key: str) -> str:
+    """The key of a loss without the passes that it looks back."""
+    return f"lambda_{_staged(key.removeprefix('lambda_'))[1]}" if key.startswith("lambda_") else key
 
 
 def _staged(name: str) -> tuple[int, str]:

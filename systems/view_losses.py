@@ -1,5 +1,7 @@
 """The losses of the Implicitron family that are not among `systems.loss_functions`, by the family's names.
 
+Numbers such as [D24] are those of the list of differences in docs/implicitron.md.
+
 The rays of a step count as those of one image, as they are with `model.batch_image_sampling=false`.
 """
 
@@ -30,7 +32,7 @@ def rgb_psnr(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
 
 @loss("rgb_psnr_fg", "mask")
 def rgb_psnr_fg(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
-    """The same of the object alone."""
+    """Peak signal-to-noise ratio in dB of the object alone; its weight is to be negative, too."""
     assert target.mask is not None
     squared = target.mask * color_error(rendered, target).square().mean(-1)
     return _decibels(squared.sum() / target.mask.sum().clamp_min(1e-5))
@@ -79,7 +81,7 @@ def depth_abs(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
 
 @loss("depth_abs_fg", "true depth", "mask")
 def depth_abs_fg(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
-    """The same of the object alone."""
+    """Mean absolute error of depth on the object, after the scale that fits best; world units."""
     assert target.depth is not None and target.mask is not None
     return scaled_depth_error(rendered.depth, target.depth, (target.depth > 0) & (target.mask > 0.5))
 
@@ -97,7 +99,7 @@ def density_tv(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     logarithm = torch.log(rendered.density_grid + 1e-5)
     n = [side - 1 for side in logarithm.shape[1:]]
     steps = [logarithm.diff(dim=axis)[:, : n[0], : n[1], : n[2]] for axis in (1, 2, 3)]
-    return (sum(step.square() for step in steps) + 1e-5).sqrt().mean()
+    return (torch.stack(steps).square().sum(0) + 1e-5).sqrt().mean()
 
 
 @loss("autodecoder_norm", "code_norm")

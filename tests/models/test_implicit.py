@@ -129,6 +129,9 @@ def test_the_inverse_of_a_distribution_by_hand():
     # Bins [0, 1], [1, 3] with probabilities 1/4 and 3/4.
     places = sample_distribution(torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([[1.0, 3.0]]), 5, False, 0.0)
     torch.testing.assert_close(places, torch.tensor([[0.0, 1.0, 1 + 2 / 3, 1 + 4 / 3, 3.0]]))
+    # What density_relu=false may make counts as empty.
+    places = sample_distribution(torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([[-1.0, 3.0]]), 3, False, 0.0)
+    torch.testing.assert_close(places[:, 1:], torch.tensor([[2.0, 3.0]]))
 
 
 def test_a_cone_of_no_length_is_a_point():
