@@ -35,6 +35,7 @@ class Views(Record):
         points: sparse points from structure from motion, or None.
         fills_unit_ball: whether the data set says so: that the object lies in the unit ball and about fills it.
         scene: [V] row of the sequence that an image belongs to, or None where there is one sequence only.
+        scene_names: of the sequences that `scene` counts, or of the only one; None where they have none.
         time: [V] time at which it was taken, in the data set's unit, or None if unknown.
         to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
         is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
@@ -55,6 +56,7 @@ class Views(Record):
     points: SparsePoints | None = None
     fills_unit_ball: bool = False
     scene: Int[Tensor, "V"] | None = None
+    scene_names: list[str] | None = None
     time: Float[Tensor, "V"] | None = None
     to_dataset: Float64[Tensor, "4 4"] | None = None
     is_store_fixed: bool = False

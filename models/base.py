@@ -1,6 +1,7 @@
 """What every model offers, and the options all of them share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -119,6 +120,9 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def update(self, step: int, seed: int) -> None:
         """Brings everything that follows the training step up to date; occupancy only in training mode."""
+
+    def know_scenes(self, names: Sequence[str]) -> None:
+        """Called before rays come, with the names of the sequences that `Rays.scene` counts."""
 
     @abstractmethod
     def forward(self, rays: Rays) -> Rendered:

@@ -104,6 +104,10 @@ class ImplicitModel(Model):
             assert isinstance(function, ImplicitFunction)
             function.update(step)
 
+    def know_scenes(self, names: Sequence[str]) -> None:
+        if self.global_encoder is not None:
+            self.global_encoder.know_scenes(names)
+
     def forward(self, rays: Rays) -> Rendered:
         if self.training and self.renderer.needs_mask and rays.mask is None:
             raise ConfigError(

@@ -264,7 +264,10 @@ class Reconstruction(pl.LightningModule):
         self.model.load_state_dict({key[6:]: value for key, value in saved if key.startswith("model.")})
 
     def _views(self, split: str) -> Views:
-        return self.trainer.datamodule.views(split)  # type: ignore[attr-defined]
+        views: Views = self.trainer.datamodule.views(split)  # type: ignore[attr-defined]
+        if views.scene_names is not None:
+            self.model.know_scenes(views.scene_names)
+        return views
 
     def _folder(self) -> Path:
         return Path(self.experiment.save_dir)

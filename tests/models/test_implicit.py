@@ -1,5 +1,6 @@
 """Laws of the Implicitron family: points on rays, passes, and the models made of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from datasets.synthetic import Synthetic
 from models import global_encoders, models
 from models.conditioning.encoder import GlobalEncoder
 from models.fields.implicit import FieldOutput, LatentFunction, RadianceFunction, Sizes
-from models.fields.nerf_mlp import NerfMLP, cone_gaussians
+from models.fields.nerf_mlp import NerfMLP
+from models.fields.point_embedding import cone_gaussians
 from models.implicit import ImplicitModel
 from models.rendering.multipass import MultiPass
 from models.rendering.ray_samplers import Adaptive, NearFar, stratified
@@ -73,7 +75,7 @@ class Ball(RadianceFunction):
 
 
 class Latent(LatentFunction):
-    def forward(self, rays: Rays, points: RayPoints, context: Context) -> torch.Tensor:
+    def forward(self, rays: Rays, context: Context) -> Callable[[RayPoints], torch.Tensor]:
         raise NotImplementedError
 
     def pixel(self, rays: Rays, feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
