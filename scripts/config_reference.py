@@ -26,7 +26,8 @@ from utils.config import INERT  # noqa: E402
 from utils.registry import Registry  # noqa: E402
 from utils.schedule import Schedule  # noqa: E402
 
-_ORDER = ["data set", "model", "geometry", "texture", "encoding", "network", "occupancy", "system", "loss", "metric"]
+_ORDER = ["data set", "model", "geometry", "texture", "encoding", "network", "occupancy", "system", "loss"]
+_ORDER += ["metric", "geometry metric"]
 TARGET = ROOT / "configs" / "README.md"
 INTRODUCTION = """\
 # Configuration
@@ -92,7 +93,7 @@ def _registry_page(registry: Registry, sections: dict[type, None]) -> list[str]:
         if part.__module__.split(".")[0] in ("datasets", "models", "systems"):
             names.setdefault(part, []).append(name)
     page = [f"## Parts: {registry.kind}"]
-    prefix = {"loss": "system.loss.lambda_", "metric": ""}.get(registry.kind)
+    prefix = {"loss": "system.loss.lambda_", "metric": "metrics.", "geometry metric": ""}.get(registry.kind)
     if prefix is not None:
         return [*page, _functions_table(names, prefix)]
     for part, words in names.items():

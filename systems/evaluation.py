@@ -9,13 +9,16 @@ from torch import Tensor
 from datasets.views import Views
 from models.base import Model
 from systems import metrics
+from systems.image_metrics import Metric
 from systems.panels import Picture, view_panel
 
 Scores = dict[tuple[str, int], dict[str, Any]]
 """Name and scores of views by split and row; a view without a photograph has its name alone."""
 
 
-def evaluate(model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"]) -> tuple[dict[str, Any], Picture]:
+def evaluate(
+    model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"], chosen: dict[str, Metric]
+) -> tuple[dict[str, Any], Picture]:
     """Scores and panel of one view.
 
     Args:
@@ -23,6 +26,7 @@ def evaluate(model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"])
         views: of some split.
         row: of the view among them.
         backdrop: [3] colour in [0, 1] behind everything.
+        chosen: metrics by name.
     """
     batch = views.image(row, backdrop)
     rendered = model.render(batch.rays)
@@ -30,7 +34,7 @@ def evaluate(model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"])
     scores: dict[str, Any] = {"view": views.names[row]}
     if batch.target.is_real:
         image, truth = (color.view(height, width, 3) for color in (rendered.color, batch.target.color))
-        scores |= {name: metrics.get(name)(image, truth) for name in metrics.names()}
+        scores |= {name: metric(image, truth) for name, metric in chosen.items()}
     return scores, view_panel(rendered, batch.target, width, height)
 
 
@@ -43,13 +47,13 @@ def gathered(scores: Scores, world_size: int) -> Scores:
     return dict(sorted((place, score) for part in parts for place, score in part.items()))
 
 
-def mean_scores(scores: Scores, split: str) -> dict[str, float]:
-    """The mean of each metric over the photographs of a split."""
-    means = {}
+def mean_scores(scores: Scores, split: str) -> dict[str, float | None]:
+    """The mean of each metric over the photographs of a split; None where it was not computed."""
+    means: dict[str, float | None] = {}
     for name in metrics.names():
         values = [score[name] for (one, _), score in scores.items() if one == split and name in score]
         if values:
-            means[name] = sum(values) / len(values)
+            means[name] = None if None in values else sum(values) / len(values)
     return means
 
 
