@@ -73,7 +73,7 @@ def _existing(path: Path) -> Path:
 def _matrices(path: Path, *names: str) -> dict[str, np.ndarray]:
     try:
         content: dict[str, Any] = scipy.io.loadmat(str(path))
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
         raise ConfigError(f"{path} cannot be read as a MATLAB file: {error}; unpack it again") from error
     for name in names:
         if name not in content:

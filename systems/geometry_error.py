@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from systems import geometry_metrics
-from systems.geometry_metrics import Deviation
+from systems.surface_metrics import Deviation
 from utils.point_clouds import fitted_normals
 from utils.registry import ConfigError
 from utils.triangles import TriangleTree, draw_points, face_normals

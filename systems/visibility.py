@@ -54,8 +54,10 @@ def seen_points(mesh: Mesh, views: Views, n_points: int, seed: int) -> MeshPoint
         seen = nearest(corner, depth, width, height)
         seen = seen[torch.randperm(len(seen), generator=generator)[: -(-n_points // len(views))]]
         face.append(rows[seen.face])
-        position.append(seen.interpolate(mesh.vertices, mesh.faces[rows]))
-    found = MeshPoints(torch.cat(position), torch.cat(face))
+        position.append((seen.weight[:, :, None] * scene.vertices[scene.faces[face[-1]]]).sum(dim=1))
+    # Weights are in single precision, which is enough for scenes but not for coordinates of surveys.
+    inside = torch.cat(position)
+    found = MeshPoints(inside if views.to_dataset is None else carried(inside, views.to_dataset), torch.cat(face))
     if not len(found.face):
         raise ConfigError(f"none of {len(views)} cameras sees the mesh; {REMEDY}")
     return found

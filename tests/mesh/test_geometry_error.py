@@ -92,7 +92,7 @@ def test_thresholds_are_lengths_or_shares_of_the_diameter():
 
 def test_precision_and_recall_are_shares_of_points_within_the_threshold():
     truth = Surface(torch.zeros(1, 3), lambda query: query[:, 0].abs(), 2.0)
-    position = torch.tensor([[0.1, 0, 0], [0.2, 0, 0], [0.3, 0, 0], [0.5, 0, 0]]).double()
+    position = torch.tensor([[0.1, 0, 0], [0.2, 0, 0], [0.3, 0, 0], [0.5, 0, 0]], dtype=torch.float64)
     # The one point of the truth lies 0.03 below the mesh: recall is 1 from there on.
     error = geometry_error(plane(0.03), truth, ["0.01", "0.2", "0.3"], MeshPoints(position, torch.zeros(4).long()))
     assert [error[f"precision@{word}"] for word in ("0.01", "0.2", "0.3")] == [0.0, 0.5, 0.75]

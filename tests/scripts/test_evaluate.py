@@ -8,49 +8,45 @@ import pytest
 import trimesh
 import yaml
 
+from datasets import surfaces
 from scripts import evaluate
 from systems.camera_file import write_cameras
 from tests.dtu import SCANNED, corners, write_scan
-from tests.moved import TO_DATASET, rendered
+from tests.moved import TO_DATASET
+from tests.spheres import Spheres
 
-DATA = {"n_train_views": 2, "n_test_views": 3, "size": 32, "samples_per_pixel": 1}
 POINTS = ["--points", "3000"]
+
+
+@pytest.fixture(autouse=True)
+def _few_points(monkeypatch):
+    monkeypatch.setattr(surfaces, "N_SURFACE_POINTS", 3000)
+
+
+def sphere(path: Path, radius: float, similarity: np.ndarray | None = None) -> str:
+    body = trimesh.creation.icosphere(subdivisions=4, radius=radius)
+    body.apply_transform(np.eye(4) if similarity is None else similarity)
+    body.export(path)
+    return str(path)
 
 
 @pytest.fixture
 def spheres(tmp_path: Path) -> tuple[str, str]:
     """Concentric spheres of radii 1.02 and 1."""
-    paths = []
-    for name, radius in (("ours", 1.02), ("true", 1.0)):
-        paths.append(str(tmp_path / f"{name}.ply"))
-        trimesh.creation.icosphere(subdivisions=4, radius=radius).export(paths[-1])
-    return paths[0], paths[1]
-
-
-def knot_mesh(path: Path, similarity: np.ndarray | None = None) -> None:
-    """A coarse mesh of the surface of the synthetic data set: its points, with a triangle of its neighbours each."""
-    from scipy.spatial import KDTree
-
-    surface = rendered("test", **DATA).surface
-    points = surface.points[::40].double().numpy()
-    faces = KDTree(points).query(points, k=3)[1]
-    body = trimesh.Trimesh(points, faces, process=False)
-    if similarity is not None:
-        body.apply_transform(similarity)
-    body.export(path)
+    return sphere(tmp_path / "ours.ply", 1.02), sphere(tmp_path / "true.ply", 1.0)
 
 
 def make_run(folder: Path, coordinates: str = "dataset") -> Path:
-    """A run of the synthetic data set as if its files were turned, enlarged and far away."""
+    """A run whose mesh is 0.02 too large, in the units of the scene; files are 100 times as large."""
     (folder / "save").mkdir(parents=True)
     (folder / "config").mkdir()
-    config = {"name": "a", "dataset": {"name": "moved-data", **DATA}, "model": {"radius": "auto"}}
+    config = {"name": "a", "dataset": {"name": "sphere-data"}, "model": {"radius": "auto"}}
     (folder / "config/parsed.yaml").write_text(yaml.safe_dump(config))
-    similarity = TO_DATASET.numpy() if coordinates == "dataset" else None
     (folder / "save/it9-mc8.obj").write_text("of an earlier step")
-    knot_mesh(folder / "save/it40-mc8.obj", similarity)
     (folder / "save/it40-mc8-textured.obj").write_text("not this one")
-    write_cameras(folder / "save/cameras.json", "test", rendered("test", **DATA), coordinates, TO_DATASET)  # type: ignore[arg-type]
+    sphere(folder / "save/it40-mc8.obj", 1.02, TO_DATASET.numpy() if coordinates == "dataset" else None)
+    views = Spheres(Spheres.Config()).views("test")
+    write_cameras(folder / "save/cameras.json", "test", views, coordinates, TO_DATASET)  # type: ignore[arg-type]
     return folder
 
 
@@ -78,7 +74,7 @@ def test_a_crop_volume_leaves_out_the_rest(tmp_path: Path, spheres):
     words = ["--crop", str(tmp_path / "crop.json"), "--output", str(tmp_path), *POINTS]
     assert evaluate.main([spheres[0], "--truth", spheres[1], *words]) == 0
     found = section(tmp_path)
-    assert found["n_points"] == pytest.approx(1500, abs=150) and found["n_truth_points"] == pytest.approx(1e5, rel=0.02)
+    assert found["n_points"] == pytest.approx(1500, abs=150) and found["n_truth_points"] == pytest.approx(1500, abs=150)
     assert found["chamfer"] == pytest.approx(0.02, rel=0.01)
 
 
@@ -88,19 +84,42 @@ def test_a_run_is_measured_in_the_coordinates_of_its_data_set(tmp_path: Path, co
     assert evaluate.main([str(run), *POINTS]) == 0
     found = section(run)
     assert found["mesh"].endswith("it40-mc8.obj") and found["truth"] == "the data set's surface"
-    # The mesh holds points of the surface, and the similarity enlarges by 100.
-    assert found["diameter"] == pytest.approx(100 * rendered("test", **DATA).surface.diameter)
-    assert 0.01 < found["accuracy"] < 1 and found["accuracy_percent"] < 0.5
-    assert str(run.resolve()) in capsys.readouterr().out
+    assert found["chamfer"] == pytest.approx(2.0, rel=0.03)  # triangles of the mesh are up to 0.06 inside of its sphere
+    assert found["diameter"] == pytest.approx(200) and found["truth_spacing"] == 0
+    assert str((run / "metrics.json").resolve()) in capsys.readouterr().out
 
 
-def test_what_cameras_see_and_depth_maps_have_sections_of_their_own(tmp_path: Path):
+def test_a_mesh_may_be_measured_with_the_data_set_of_a_configuration(tmp_path: Path):
     run = make_run(tmp_path / "run")
-    assert evaluate.main([str(run), "--depth", "test", "--visible", "test", *POINTS]) == 0
-    found = section(run, "geometry_visible")
-    assert found["truth"] == "depth maps, test" and found["visible"] == "test"
-    assert found["truth_spacing"] > 0 and 0 < found["n_truth_points"] <= found["n_points"] <= 3 * 32**2
-    assert found["completeness_percent"] < 1
+    words = [
+        "--config",
+        str(run / "config/parsed.yaml"),
+        "dataset.size=12",
+        "--depth",
+        "test",
+        "--output",
+        str(tmp_path),
+    ]
+    assert evaluate.main([str(run / "save/it40-mc8.obj"), *words, *POINTS]) == 0
+    found = section(tmp_path)
+    assert found["completeness"] == pytest.approx(2.0, rel=0.05)
+    # Depth maps are points, which the mesh is farther from than from the surface.
+    assert 2 < found["accuracy"] < 2 + found["truth_spacing"]
+
+
+def test_only_what_cameras_see_counts_when_asked(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    inner = trimesh.creation.icosphere(subdivisions=3, radius=0.5).apply_transform(TO_DATASET.numpy())
+    both = trimesh.util.concatenate([trimesh.load(run / "save/it40-mc8.obj", process=False), inner])
+    both.export(run / "save/it40-mc8.obj")
+    assert evaluate.main([str(run), *POINTS]) == 0
+    assert evaluate.main([str(run), "--visible", "test", *POINTS]) == 0
+    # The inner sphere has 0.25 / (1.04 + 0.25) of the area, half a radius off.
+    hidden, seen = section(run), section(run, "geometry_visible")
+    assert hidden["accuracy"] == pytest.approx((1.0404 * 2 + 0.25 * 50) / 1.2904, rel=0.1)
+    assert seen["accuracy"] == pytest.approx(2.0, rel=0.03) and seen["visible"] == "test"
+    # Eight views see every point of the sphere but few.
+    assert 0.9 * hidden["n_truth_points"] < seen["n_truth_points"] <= hidden["n_truth_points"]
 
 
 def test_the_protocol_of_dtu_has_a_section_of_its_own(tmp_path: Path, capsys):

@@ -26,8 +26,8 @@ def test_lpips_is_computed_only_where_weights_are_given(tmp_path: Path):
     generator = torch.Generator().manual_seed(0)
     image, truth = torch.rand(2, 40, 40, 3, generator=generator)
     assert chosen_metrics({})["lpips"](image, truth) is None
-    weights, heads = write(tmp_path, "vgg")
-    options = {"net": "vgg", "weights": str(weights), "heads": str(heads)}
+    weights, heads = write(tmp_path, "alex")
+    options = {"net": "alex", "weights": str(weights), "heads": str(heads)}
     value = chosen_metrics({"lpips": options})["lpips"](image, truth)
     assert value is not None and 0 < value < 100
 

@@ -105,14 +105,17 @@ def test_files_that_hold_something_else_are_named(tmp_path: Path):
     )
     assert "metrics.lpips.weights" in error_of(given) and "holds no 'features.0.weight'" in error_of(given)
     assert "metrics.lpips.heads" in error_of(weights, weights) and "LPIPS's alex.pth" in error_of(weights, weights)
-    assert "features.0.weight" in error_of(weights, net="vgg") and "check metrics.lpips.net" in error_of(
-        weights, net="vgg"
+    assert error_of(weights, net="vgg").endswith(
+        "no 'features.2.weight'; expected the state dict of torchvision's VGG16"
     )
+    torch.save(trunk("alex") | {"features.3.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    said = error_of(tmp_path / "other.pth")
+    assert "features.3.weight in" in said and "is [2, 2], expected [192, 64, 5, 5]" in said
     (tmp_path / "text.pth").write_text("text")
     assert "is no state dict" in error_of(tmp_path / "text.pth")
 
 
 def test_a_picture_that_is_too_small_is_told(tmp_path: Path):
     network = load_lpips("alex", *write(tmp_path, "alex"))
-    with pytest.raises(ConfigError, match="a picture has 40x20 pixels; expected 32 or more on each side"):
+    with pytest.raises(ConfigError, match="a picture has 40x20 pixels; expected 32 a side or more"):
         network(torch.zeros(20, 40, 3), torch.zeros(20, 40, 3))

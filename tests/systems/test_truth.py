@@ -5,44 +5,50 @@ import pytest
 import torch
 import trimesh
 
+import systems.truth
 from datasets.crop_volume import CropVolume
 from datasets.surfaces import cloud_surface
 from systems.truth import cropped, data_truth, depth_truth, file_truth
-from tests.moved import TO_DATASET, rendered
+from tests.moved import TO_DATASET
+from tests.spheres import Spheres
 from utils.registry import ConfigError
 from utils.similarity import carried
 
-VIEWS = {"n_train_views": 2, "n_test_views": 2, "size": 24, "samples_per_pixel": 1}
+VIEWS = Spheres(Spheres.Config()).views("test")
+IN_SCENE = replace(VIEWS, to_dataset=None)
 
 
 def test_depth_maps_are_points_of_the_surface_in_the_coordinates_of_the_data_set():
-    views = rendered("test", **VIEWS)
-    truth = depth_truth(views, seed=0)
-    assert len(truth.points) == int((views.depth > 0).sum()) > 100
-    assert views.surface.distance(truth.points).max() < 1e-4
-    moved = depth_truth(replace(views, to_dataset=TO_DATASET), seed=0)
-    torch.testing.assert_close(moved.points, carried(truth.points, TO_DATASET))
+    truth = depth_truth(IN_SCENE, seed=0)
+    assert len(truth.points) == int((VIEWS.depth > 0).sum()) > 100
+    assert (truth.points.norm(dim=-1) - 1).abs().max() < 1e-5 and truth.spacing > 0
+    torch.testing.assert_close(depth_truth(VIEWS, seed=0).points, carried(truth.points, TO_DATASET))
+
+
+def test_of_many_pixels_some_are_drawn(monkeypatch):
+    monkeypatch.setattr(systems.truth, "MOST_PIXELS", 80)
+    first, again, other = (depth_truth(IN_SCENE, seed).points for seed in (0, 0, 1))
+    assert len(first) == 80 and torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_depth_maps_that_say_nothing_are_told():
-    views = rendered("test", **VIEWS)
     with pytest.raises(ConfigError, match="--depth: the data set has no depth maps; use --truth FILE"):
-        depth_truth(replace(views, depth=None), seed=0)
+        depth_truth(replace(VIEWS, depth=None), seed=0)
     with pytest.raises(ConfigError, match="--depth: the depth maps are empty"):
-        depth_truth(replace(views, depth=torch.zeros_like(views.depth)), seed=0)
+        depth_truth(replace(VIEWS, depth=torch.zeros_like(VIEWS.depth)), seed=0)
 
 
 def test_the_surface_of_a_data_set_comes_in_its_coordinates():
-    views = rendered("test", **VIEWS)
-    assert data_truth(views) is views.surface
-    moved = data_truth(replace(views, to_dataset=TO_DATASET))
+    assert data_truth(IN_SCENE) is VIEWS.surface
+    moved = data_truth(VIEWS)
     query = 2 * torch.rand(50, 3, generator=torch.Generator().manual_seed(0)).double() - 1
-    torch.testing.assert_close(
-        moved.distance(carried(query, TO_DATASET)), 100 * views.surface.distance(query), atol=1e-4, rtol=1e-4
-    )
-    assert moved.diameter == pytest.approx(100 * views.surface.diameter)
+    expected = 100 * (query.norm(dim=-1) - 1).abs()
+    torch.testing.assert_close(moved.distance(carried(query, TO_DATASET)), expected, atol=1e-6, rtol=1e-6)
+    assert moved.diameter == pytest.approx(200)
+    # A quarter turn around z.
+    torch.testing.assert_close(moved.normals[:, 0], -VIEWS.surface.normals[:, 1].double())
     with pytest.raises(ConfigError, match="knows no true surface; add --truth FILE, --depth SPLIT or --dtu DIR"):
-        data_truth(replace(views, surface=None))
+        data_truth(replace(VIEWS, surface=None))
 
 
 def test_clouds_are_averaged_in_voxels_and_meshes_are_not(tmp_path: Path):
