@@ -4,6 +4,7 @@ A camera looks along its own -z axis, x points right and y up (OpenGL, Blender).
 from the left and rows from the top; its centre lies at (u + 0.5, v + 0.5).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,12 @@ class Cameras(Record):
         direction = right * pose[:, :, 0] - down * pose[:, :, 1] - pose[:, :, 2]
         # A rotation keeps lengths, so the length in the camera's frame will do.
         return pose[:, :, 3].contiguous(), direction * torch.rsqrt(right * right + down * down + 1)
+
+    @property
+    def footprint(self) -> Float[Tensor, "V"]:
+        """Radius of the cone of a pixel at distance 1, world units: the disc has the variance of the pixel, whose sides
+        are averaged (Barron et al. 2021, mip-NeRF, sec. 3.1). At the principal point; distortion has no part."""
+        return (1 / self.focal).sum(-1) / math.sqrt(12)
 
     def project(
         self, view: Int[Tensor, "R"], points: Float[Tensor, "R 3"]

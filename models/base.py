@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.fields.isosurface import IsosurfaceConfig
@@ -21,34 +21,73 @@ class ModelConfig:
 
     radius: float = 1.5
     """Half side of the box that holds the object, world units."""
-    num_samples_per_ray: int = 1024
-    """Steps along the diagonal of the box; the number of samples of a ray follows from the occupied cells."""
     train_num_rays: int = 256
     """Rays of the first training step, per device."""
+    batch_image_sampling: bool = True
+    """Whether the rays of a step come from all images; otherwise from one."""
+    pixel_sampling: Literal["uniform", "mask"] = "uniform"
+    """Which pixels a step draws: any, or those that the object covers by half or more."""
+    ray_chunk: int = 32768
+    """Rays rendered at once in evaluation."""
+    background_color: Literal["white", "black", "random", "random-per-ray"] = "white"
+    """Colour behind everything while training; `random` draws one a step. Evaluation is on white, or on black."""
+    weights: str | None = None
+    """State dict to start the model from."""
+
+    @property
+    def sees_background(self) -> bool:
+        """Whether what lies beyond the object is learnt, too."""
+        return False
+
+
+@dataclass
+class MarchingConfig(ModelConfig):
+    """Options of models that march through an occupancy grid."""
+
+    num_samples_per_ray: int = 1024
+    """Steps along the diagonal of the box; the number of samples of a ray follows from the occupied cells."""
     max_train_num_rays: int = 8192
     """Largest number of rays of a training step, per device."""
     samples_per_step: int | None = None
     """Samples that a training step aims at, per device; null means train_num_rays times the samples per ray."""
     dynamic_ray_sampling: bool = True
     """Whether the number of rays follows the number of samples, so that a step costs the same throughout."""
-    batch_image_sampling: bool = True
-    """Whether the rays of a step come from all images; otherwise from one."""
     randomized: bool = True
     """Whether samples are jittered along their rays while training."""
     grid_prune: bool = True
     """Whether empty space is skipped."""
     grid_prune_occ_thre: float = 0.01
     """Opacity of a march step below which a cell counts as empty."""
-    ray_chunk: int = 32768
-    """Rays rendered at once in evaluation."""
     learned_background: bool = False
     """Whether what lies beyond the object is learnt, too."""
-    background_color: Literal["white", "black", "random", "random-per-ray"] = "white"
-    """Colour behind everything while training; `random` draws one a step. Evaluation is on white, or on black."""
     backend: Backend = "auto"
     """Implementation of marching and compositing; a named one never falls back to another."""
-    weights: str | None = None
-    """State dict to start the model from."""
+
+    @property
+    def sees_background(self) -> bool:
+        return self.learned_background
+
+    def steps(self, n_samples_per_ray: int) -> "StepSize":
+        """Rays of a training step, given the most samples that a ray may have."""
+        n_samples = self.samples_per_step or self.train_num_rays * n_samples_per_ray
+        return StepSize(self.train_num_rays, self.max_train_num_rays, n_samples, self.dynamic_ray_sampling)
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """Rays of a training step, per device.
+
+    Attributes:
+        n_rays: of the first step.
+        limit: largest number.
+        n_samples: samples a step aims at.
+        is_dynamic: whether the number of rays follows the number of samples; otherwise it stays.
+    """
+
+    n_rays: int
+    limit: int
+    n_samples: int
+    is_dynamic: bool = True
 
 
 class Model(nn.Module, ABC):
@@ -73,9 +112,9 @@ class Model(nn.Module, ABC):
         """Options of the mesh, or None where the field has no surface."""
 
     @property
-    def samples_per_step(self) -> int:
-        """Samples that a training step aims at."""
-        return self.config.samples_per_step or self.config.train_num_rays * self.config.num_samples_per_ray
+    @abstractmethod
+    def step_size(self) -> StepSize:
+        """Rays of a training step."""
 
     @abstractmethod
     def update(self, step: int, seed: int) -> None:
@@ -88,6 +127,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Negative inside the surface that is meshed, zero on it."""
+
+    def may_hold_surface(self, points: Float[Tensor, "N 3"], reach: float) -> Bool[Tensor, "N"]:
+        """Whether the surface that is meshed may pass within `reach` of points, axis by axis, world units."""
+        return torch.ones_like(points[:, 0], dtype=torch.bool)
 
     @abstractmethod
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
@@ -123,5 +166,8 @@ def _pixels_only(rendered: Rendered) -> Rendered:
         laplacian=None,
         probes=None,
         sharpness=None,
+        code_norm=None,
+        density_grid=None,
+        coarse=None,
         background=None if background is None else _pixels_only(background),
     )

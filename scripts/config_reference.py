@@ -26,8 +26,11 @@ from utils.config import INERT  # noqa: E402
 from utils.registry import Registry  # noqa: E402
 from utils.schedule import Schedule  # noqa: E402
 
-_ORDER = ["data set", "model", "geometry", "texture", "encoding", "network", "occupancy", "system", "loss"]
-_ORDER += ["metric", "geometry metric"]
+_ORDER = [
+    *("data set", "model", "geometry", "texture", "encoding", "network", "occupancy"),
+    *("implicit function", "ray sampler", "renderer", "ray marcher", "global encoder"),
+    *("system", "loss", "metric", "geometry metric"),
+]
 TARGET = ROOT / "configs" / "README.md"
 INTRODUCTION = """\
 # Configuration

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from systems import geometry_metrics, metrics  # noqa: E402
+from systems import geometry_metrics  # noqa: E402
 from utils.registry import ConfigError  # noqa: E402
 
 NOT_COMPUTED = "not computed"
@@ -105,8 +105,7 @@ def choose_columns(rows: list[Row], patterns: list[str] | None) -> list[str]:
     """
     known = list(dict.fromkeys(name for row in rows for name in row.values))
     if patterns is None:
-        names = {*metrics.names(), *geometry_metrics.names()}
-        return [name for name in known if name.split("@")[0].split(".")[-1] in names or name == TIME]
+        return [name for name in known if _is_metric(name)]
     chosen: dict[str, None] = {}
     for pattern in patterns:
         matching = fnmatch.filter(known, pattern)
@@ -134,6 +133,13 @@ def write_csv(path: Path, rows: list[Row], columns: list[str]) -> None:
         for row in rows:
             found = [(column in row.values, row.values.get(column)) for column in columns]
             writer.writerow([row.name, *("" if not has else NOT_COMPUTED if x is None else x for has, x in found)])
+
+
+def _is_metric(name: str) -> bool:
+    """Whether a number is a score, such as `geometry.f_score@1%`, or the time of training."""
+    if name.startswith("test."):
+        return name != "test.n_views"
+    return name == TIME or name.split("@")[0].split(".")[-1] in geometry_metrics.names()
 
 
 def _numbers(content: dict[str, Any], where: str = "") -> dict[str, float | None]:

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float64
 from scipy.spatial import KDTree
 
 from datasets.dtu_reference import DtuReference
-from datasets.progress import with_progress
 from utils.point_clouds import thinned
+from utils.progress import progress
 from utils.registry import ConfigError
 from utils.types import Mesh
 
@@ -27,7 +27,7 @@ MARGIN = 60.0
 """Points count as near from this distance below the lower corner of the box to twice it above the other."""
 FAR = 20.0
 """Distances from here on are left out."""
-CHUNK = 2**20
+CHUNK = 2**18
 """Points that are made, or looked up, at once."""
 SMALLEST = 10.0
 """Extent of the smallest mesh that can be an object on DTU's table."""
@@ -51,9 +51,9 @@ def dtu_error(mesh: Mesh, reference: DtuReference, seed: int = 0) -> dict[str, A
     if extent < SMALLEST:
         raise ConfigError(f"the mesh is {extent:.4g} mm large, less than anything on DTU's table; {REMEDY}")
     cloud = np.concatenate([mesh.vertices.double().numpy(), grid_samples(mesh)])
-    print(f"thinning {len(cloud):,} points of the mesh to {SPACING:g} mm ...", flush=True)
     np.random.default_rng(seed).shuffle(cloud, axis=0)
-    cloud = cloud[thinned(cloud, SPACING)]
+    with progress(f"thinning the mesh to {SPACING:g} mm", len(cloud), "points") as tell:
+        cloud = cloud[thinned(cloud, SPACING, tell)]
     near = cloud[is_near(cloud, reference)]
     seen = near[is_observed(near, reference)]
     if not len(seen):
@@ -132,12 +132,14 @@ def is_observed(points: Float64[np.ndarray, "N 3"], reference: DtuReference) -> 
 
 def _mean_distance(points: np.ndarray, others: np.ndarray, what: str) -> tuple[float, float]:
     """The mean of the distances below 20 mm to the nearest of the others, and the share of points that have one."""
-    tree, total, n_close = KDTree(others), 0.0, 0
-    starts = range(0, len(points), CHUNK)
-    for start in with_progress(starts, len(starts), f"Distances {what}"):
-        distance = tree.query(points[start : start + CHUNK], distance_upper_bound=FAR, workers=-1)[0]
-        close = distance < FAR
-        total, n_close = total + float(distance[close].sum()), n_close + int(close.sum())
+    total, n_close = 0.0, 0
+    with progress(f"distances {what}", len(points), "points") as tell:
+        tree = KDTree(others)
+        for start in range(0, len(points), CHUNK):
+            distance = tree.query(points[start : start + CHUNK], distance_upper_bound=FAR, workers=-1)[0]
+            close = distance < FAR
+            total, n_close = total + float(distance[close].sum()), n_close + int(close.sum())
+            tell(min(1.0, (start + CHUNK) / len(points)))
     if not n_close:
         raise ConfigError(
             f"none of {len(points):,} distances {what} is below {FAR:g} mm; check that the mesh is one of this scan"

@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.progress import with_progress
 from datasets.views import Views
 from systems.export import moved
+from utils.progress import progress
 from utils.registry import ConfigError
 from utils.similarity import IDENTITY
 from utils.types import Mesh
@@ -29,13 +29,15 @@ def within_masks(mesh: Mesh, views: Views, margin: float) -> Mesh:
     to_scene = IDENTITY if views.to_dataset is None else torch.linalg.inv(views.to_dataset)
     vertices = moved(mesh, to_scene).vertices.float()
     is_kept = torch.ones(len(vertices), dtype=torch.bool)
-    for view in with_progress(range(len(views)), len(views), "Applying masks"):
-        width, height = views.size(view)
-        pixel, depth = views.cameras.project(torch.full((len(vertices),), view), vertices)
-        in_image = (depth > 0) & (pixel >= 0).all(-1) & (pixel < views.cameras.size[view]).all(-1)
-        mask = views.alpha[int(views.offsets[view]) : int(views.offsets[view + 1])].view(height, width)
-        column, row = pixel[in_image].long().unbind(-1)
-        is_kept[in_image] &= _widened(mask, margin)[row, column]
+    with progress("applying masks", len(views), "views") as tell:
+        for view in range(len(views)):
+            width, height = views.size(view)
+            pixel, depth = views.cameras.project(torch.full((len(vertices),), view), vertices)
+            in_image = (depth > 0) & (pixel >= 0).all(-1) & (pixel < views.cameras.size[view]).all(-1)
+            mask = views.alpha[int(views.offsets[view]) : int(views.offsets[view + 1])].view(height, width)
+            column, row = pixel[in_image].long().unbind(-1)
+            is_kept[in_image] &= _widened(mask, margin)[row, column]
+            tell((view + 1) / len(views))
     faces = mesh.faces[is_kept[mesh.faces].all(dim=-1)]
     if not len(faces):
         raise ConfigError(

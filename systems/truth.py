@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from datasets.crop_volume import CropVolume
-from datasets.progress import with_progress
 from datasets.surfaces import cloud_surface, read_surface
 from datasets.views import Views
 from systems.export import moved
@@ -64,7 +63,7 @@ def depth_truth(views: Views, seed: int) -> Surface:
     if views.depth is None:
         raise ConfigError("--depth: the data set has no depth maps; use --truth FILE")
     generator, points = torch.Generator().manual_seed(seed), []
-    for view in with_progress(range(len(views)), len(views), "Reading depth maps"):
+    for view in range(len(views)):
         depth = views.depth[int(views.offsets[view]) : int(views.offsets[view + 1])]
         pixel = (depth > 0).nonzero()[:, 0]
         pixel = pixel[torch.randperm(len(pixel), generator=generator)[: -(-MOST_PIXELS // len(views))]]

@@ -7,16 +7,16 @@ for pieces of surface as wide as their spacing, so a point is hidden where other
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from datasets.cameras import Cameras
-from datasets.progress import with_progress
 from datasets.views import Views
 from systems.export import moved
 from systems.geometry_error import MeshPoints
 from utils.point_clouds import fitted_normals, spacing
-from utils.rasterization import nearest
+from utils.progress import progress
+from utils.rasterization import nearest_faces
 from utils.registry import ConfigError
 from utils.similarity import IDENTITY, carried, rotation_of
 from utils.triangles import face_normals
@@ -34,7 +34,7 @@ REMEDY = "check that both are in the data set's coordinates"
 def seen_points(mesh: Mesh, views: Views, n_points: int, seed: int) -> MeshPoints:
     """About `n_points` points of a mesh where rays through random pixels first meet it, as many of each view.
 
-    Triangles that reach behind a camera are invisible to it.
+    Triangles that reach behind a camera are not seen by it.
 
     Args:
         mesh: in dataset coordinates.
@@ -46,15 +46,16 @@ def seen_points(mesh: Mesh, views: Views, n_points: int, seed: int) -> MeshPoint
         ConfigError: no camera sees the mesh.
     """
     generator = torch.Generator().manual_seed(seed)
-    scene = moved(mesh, _to_scene(views))
+    scene, cameras = moved(mesh, _to_scene(views)), views.cameras
     position, face = [], []
-    for view in with_progress(range(len(views)), len(views), "Casting rays"):
-        corner, depth, rows = _projected(scene, views.cameras, view)
-        width, height = views.size(view)
-        seen = nearest(corner, depth, width, height)
-        seen = seen[torch.randperm(len(seen), generator=generator)[: -(-n_points // len(views))]]
-        face.append(rows[seen.face])
-        position.append((seen.weight[:, :, None] * scene.vertices[scene.faces[face[-1]]]).sum(dim=1))
+    with progress("casting rays", len(views), "views") as tell:
+        for view in range(len(views)):
+            pixel, depth = cameras.project(torch.full((len(scene.vertices),), view), scene.vertices.float())
+            seen = nearest_faces(pixel, depth, scene.faces, *views.size(view))
+            seen = seen[torch.randperm(len(seen), generator=generator)[: -(-n_points // len(views))]]
+            face.append(seen.face)
+            position.append((seen.weight[:, :, None] * scene.vertices[scene.faces[seen.face]]).sum(dim=1))
+            tell((view + 1) / len(views))
     # Weights are in single precision, which is enough for scenes but not for coordinates of surveys.
     inside = torch.cat(position)
     found = MeshPoints(inside if views.to_dataset is None else carried(inside, views.to_dataset), torch.cat(face))
@@ -93,15 +94,17 @@ def unhidden(
         width: spacing of the points.
     """
     is_seen = torch.zeros(len(points), dtype=torch.bool)
-    for view in with_progress(range(len(cameras)), len(cameras), "Hiding points"):
-        pixel, depth = cameras.project(torch.full((len(points),), view), points.float())
-        in_image = (pixel >= 0).all(-1) & (pixel < cameras.size[view]).all(-1)
-        rows = (in_image & (depth > 0)).nonzero()[:, 0]
-        if len(rows):
-            size = CELL * width * cameras.focal[view] / depth[rows].median()
-            cell = (pixel[rows] / size).long()
-            towards = torch.nn.functional.normalize(cameras.pose[view, :, 3].double() - points[rows], dim=-1)
-            is_seen[rows] |= _in_front(points[rows], normals[rows], towards, cell, depth[rows], CLEARANCE * width)
+    with progress("hiding points", len(cameras), "views") as tell:
+        for view in range(len(cameras)):
+            pixel, depth = cameras.project(torch.full((len(points),), view), points.float())
+            in_image = (pixel >= 0).all(-1) & (pixel < cameras.size[view]).all(-1)
+            rows = (in_image & (depth > 0)).nonzero()[:, 0]
+            if len(rows):
+                size = CELL * width * cameras.focal[view] / depth[rows].median()
+                cell = (pixel[rows] / size).long()
+                towards = torch.nn.functional.normalize(cameras.pose[view, :, 3].double() - points[rows], dim=-1)
+                is_seen[rows] |= _in_front(points[rows], normals[rows], towards, cell, depth[rows], CLEARANCE * width)
+            tell((view + 1) / len(cameras))
     return is_seen
 
 
@@ -124,15 +127,6 @@ def _in_front(
         height = (outward * (points[other] - points)).sum(-1)
         is_free &= ~((other >= 0) & (depth[other] < depth) & (height > clearance))
     return is_free
-
-
-def _projected(mesh: Mesh, cameras: Cameras, view: int) -> tuple[Float[Tensor, "f 3 2"], Float[Tensor, "f 3"], Tensor]:
-    """Pixels and depths of the corners of the triangles before a camera, and their rows."""
-    pixel, depth = cameras.project(torch.full((len(mesh.vertices),), view), mesh.vertices.float())
-    is_before = (depth > 0) & pixel.isfinite().all(-1)
-    rows = is_before[mesh.faces].all(dim=-1).nonzero()[:, 0]
-    corner = mesh.faces[rows]
-    return pixel[corner], depth[corner], rows
 
 
 def _to_scene(views: Views) -> Float64[Tensor, "4 4"]:

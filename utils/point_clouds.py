@@ -1,5 +1,7 @@
 """Clouds of millions of points; memory grows with the points, never with their pairs."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
@@ -14,12 +16,19 @@ NEIGHBOURS = 16
 """Points that a plane is fitted to."""
 
 
-def thinned(points: Float64[np.ndarray, "N 3"], radius: float) -> Int[np.ndarray, "M"]:
+def thinned(
+    points: Float64[np.ndarray, "N 3"], radius: float, tell: Callable[[float], None] = lambda share: None
+) -> Int[np.ndarray, "M"]:
     """Ascending rows of the points that remain when each in turn removes all later ones within `radius` of it.
 
     The answer is that of the loop over single points. Batches are thinned by the points that were kept before, then
     in themselves. Each is as large as all before it together, so that few of its points are left to meet each other,
     however dense the cloud is (Blelloch et al. 2012).
+
+    Args:
+        points: in random order, which that bound needs; the answer is right in any.
+        radius: inclusive.
+        tell: told the finished share, in [0, 1].
     """
     kept: list[np.ndarray] = []
     start = 0
@@ -32,6 +41,7 @@ def thinned(points: Float64[np.ndarray, "N 3"], radius: float) -> Int[np.ndarray
             nearest = tree.query(points[batch], distance_upper_bound=np.nextafter(radius, np.inf), workers=-1)[0]
             batch = batch[np.isinf(nearest)]
         kept.append(batch[_first_of_pairs(points[batch], radius)])
+        tell(start / len(points))
     return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
 
 

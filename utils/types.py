@@ -62,6 +62,10 @@ class Rays(Record):
         backdrop: [R, 3] colour a ray sees where it hits nothing.
         view: [R] index of the view a ray belongs to.
         pixel: [R, 2] integer column and row of its pixel.
+        mask: [R] share of the pixel that the object covers, or None. Methods that need it ask for it in training only.
+        scene: [R] row of the sequence of photographs, or None where there is one only.
+        time: [R] time at which the photograph was taken, in the data set's unit, or None.
+        radius: [R] radius of the pixel's cone at distance 1, world units, or None.
     """
 
     origins: Float[Tensor, "R 3"]
@@ -69,11 +73,63 @@ class Rays(Record):
     backdrop: Float[Tensor, "R 3"]
     view: Int[Tensor, "R"]
     pixel: Int[Tensor, "R 2"]
+    mask: Float[Tensor, "R"] | None = None
+    scene: Int[Tensor, "R"] | None = None
+    time: Float[Tensor, "R"] | None = None
+    radius: Float[Tensor, "R"] | None = None
 
     def __len__(self) -> int:
         return self.origins.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> "Rays":
+        return self.map(lambda tensor: tensor[rows])
+
+
+@dataclass
+class RayPoints(Record):
+    """Points along rays, the same number P on every ray, near to far.
+
+    Attributes:
+        t: [R, P] distances from the ray origin; P may be 0 for renderers that find their points themselves.
+        edges: [R, P + 1] where the intervals around the points begin and end, or None for points without extent.
+    """
+
+    t: Float[Tensor, "R P"]
+    edges: Float[Tensor, "R P_plus_1"] | None = None
+
+    @property
+    def n_points(self) -> int:
+        return self.t.shape[1]
+
+    def positions(self, rays: Rays) -> Float[Tensor, "R P 3"]:
+        """World positions."""
+        return torch.addcmul(rays.origins[:, None], rays.directions[:, None], self.t[..., None])
+
+    def __getitem__(self, rows: slice | Tensor) -> "RayPoints":
+        return self.map(lambda tensor: tensor[rows])
+
+    def samples(self) -> "Samples":
+        """The intervals as packed samples; those of points without edges meet halfway between them."""
+        edges = self.edges
+        if edges is None:
+            middle = 0.5 * (self.t[:, 1:] + self.t[:, :-1])
+            edges = torch.cat([self.t[:, :1], middle, self.t[:, -1:]], dim=1)
+        n_rays, n = self.t.shape
+        row = torch.arange(n_rays + 1, device=self.t.device)
+        return Samples(edges[:, :-1].flatten(), edges[:, 1:].flatten(), row[:-1].repeat_interleave(n), n * row)
+
+
+@dataclass
+class Context(Record):
+    """What a model knows about the scene of each ray besides its weights; empty when it knows one scene only.
+
+    Attributes:
+        code: [R, G] global code of the ray's scene and time, or None without an encoder.
+    """
+
+    code: Float[Tensor, "R G"] | None = None
+
+    def __getitem__(self, rows: slice | Tensor) -> "Context":
         return self.map(lambda tensor: tensor[rows])
 
 
@@ -162,25 +218,32 @@ class Probes(Record):
 
 @dataclass
 class Rendered(Record):
-    """What a renderer saw along rays; the fields after `normal` exist while training only.
+    """What a renderer saw along rays; the fields after `background` exist while training only.
 
     Attributes:
-        color: [R, 3] final colour, background included.
+        color: [R, C] final colour, background included; C is 3, but for models that render features.
         opacity: [R] share of the light stopped by the foreground, in [0, 1].
         depth: [R] mean distance of what stopped the light (0 where nothing did).
         normal: [R, 3] unit world normals (0 where nothing was hit), or None for fields without any.
         background: what the background model saw by itself, or None without one.
+        is_dense: whether every ray was asked along all of its length. Where empty space is skipped instead, losses
+            compare colours on those rays alone that met anything.
+        coarse: what the pass before this one saw, or None for the first.
         samples, weights: the intervals and their [N] shares of the ray's colour.
         sdf, gradient, laplacian: [N], [N, 3], [N] of a signed distance field at the midpoints.
         probes: the field at free points, if the model asks for any.
         sharpness: inverse width of the surface (NeuS' s), inverse world units.
+        code_norm: mean square of the learnt codes of scenes.
+        density_grid: [F, X, Y, Z] values of a voxel grid of densities, not negative.
     """
 
-    color: Float[Tensor, "R 3"]
+    color: Float[Tensor, "R C"]
     opacity: Float[Tensor, "R"]
     depth: Float[Tensor, "R"]
     normal: Float[Tensor, "R 3"] | None = None
     background: "Rendered | None" = None
+    is_dense: bool = False
+    coarse: "Rendered | None" = None
     samples: Samples | None = None
     weights: Float[Tensor, "N"] | None = None
     sdf: Float[Tensor, "N"] | None = None
@@ -188,11 +251,15 @@ class Rendered(Record):
     laplacian: Float[Tensor, "N"] | None = None
     probes: Probes | None = None
     sharpness: Float[Tensor, ""] | None = None
+    code_norm: Float[Tensor, ""] | None = None
+    density_grid: Float[Tensor, "F X Y Z"] | None = None
     n_samples: int = 0
 
     @property
     def is_hit(self) -> Bool[Tensor, "R"]:
-        """Rays that met anything, foreground or background."""
+        """Rays that losses compare: those that met anything, foreground or background; all if `is_dense`."""
+        if self.is_dense:
+            return torch.ones_like(self.opacity, dtype=torch.bool)
         hit = self.opacity > 0
         return hit if self.background is None else hit | (self.background.opacity > 0)
 
