@@ -20,10 +20,11 @@ from models import models
 from models.base import Model
 from systems import systems
 from systems.budget import RayBudget
-from systems.camera_file import restate_cameras, write_cameras
+from systems.camera_file import CAMERAS, restate_cameras, write_cameras
 from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
 from systems.export import export_surface
 from systems.geometry_error import geometry_error
+from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
@@ -34,8 +35,6 @@ from utils.run_directory import write_metrics
 from utils.schedule import Schedule
 from utils.similarity import IDENTITY
 from utils.types import RayBatch, Rendered, Surface
-
-CAMERAS = "cameras.json"
 
 
 @systems.register("nerf-system", "neus-system", "generic-system")
@@ -81,6 +80,7 @@ class Reconstruction(pl.LightningModule):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Losses are checked before anything is loaded; what targets hold is known only with the data.
         LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
+        self.metrics = chosen_metrics(experiment.metrics)
         self.train_seconds = 0.0
         self.n_samples_seen = 0
         self.to_dataset = IDENTITY
@@ -193,7 +193,11 @@ class Reconstruction(pl.LightningModule):
         result = summary(scores, "test")
         path = write_metrics(folder.parent, {"step": self.step.item(), "test": result, "training": self._training()})
         if "psnr" in result:
-            print(f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, mean of {result['n_views']} views")
+            perceptual = "not computed" if result["lpips"] is None else f"{result['lpips']:.4f}"
+            print(
+                f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, LPIPS {perceptual}, "
+                f"mean of {result['n_views']} views"
+            )
         print("\n".join(str(path.resolve()) for path in [*written, path]))
 
     def predict_step(self, index: Tensor, batch_idx: int) -> None:
@@ -203,13 +207,15 @@ class Reconstruction(pl.LightningModule):
     def _evaluate(self, split: str, row: int) -> Picture:
         """The panel of one view, whose scores are kept."""
         self.model.update(int(self.step.item()), self.experiment.seed)
-        self._scores[split, row], panel = evaluate(self.model, self._views(split), row, self._backdrop())
+        views = self._views(split)
+        self._scores[split, row], panel = evaluate(self.model, views, row, self._backdrop(), self.metrics)
         return panel
 
     def _log_scores(self, split: str) -> Scores:
         """Logs the means of a split; returns the scores that all devices have kept, which are forgotten."""
         scores, self._scores = gathered(self._scores, self.trainer.world_size), {}
-        values = {f"{split}/{name}": value for name, value in mean_scores(scores, split).items()}
+        means = mean_scores(scores, split).items()
+        values = {f"{split}/{name}": value for name, value in means if value is not None}
         values[f"{split}/minutes"] = self.train_seconds / 60
         self.log_dict(values, prog_bar=split == "val", rank_zero_only=True)
         return scores
@@ -231,13 +237,15 @@ class Reconstruction(pl.LightningModule):
         cameras = data.views("train").cameras if options.drop_unseen else None
         mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, cameras)
         restate_cameras(folder / CAMERAS, options.coordinates)
-        if mesh is not None and report is not None and surface is not None:
-            report |= geometry_error(mesh, surface)
+        sections: dict[str, Any] = {"mesh": report} if mesh is not None else {"mesh": None, "geometry": None}
+        if mesh is not None and surface is not None:
+            error = geometry_error(mesh, surface)
+            sections["geometry"] = {"truth": "the data set's surface", "units": "scene units"} | error
             print(
-                f"surface: {report['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
-                f"{report['completeness_percent']:.3f} % from there to the mesh, on average"
+                f"surface: {error['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
+                f"{error['completeness_percent']:.3f} % from there to the mesh, on average"
             )
-        write_metrics(folder.parent, {"mesh": report})
+        write_metrics(folder.parent, sections)
         return written
 
     def _write_cameras(self, split: str) -> Path:

@@ -293,8 +293,14 @@ class Surface:
         points: [P, 3] world points spread evenly over it.
         distance: maps world points [N, 3] to their [N] distance from it, world units, never negative.
         diameter: of its bounding sphere, world units; errors are reported relative to it.
+        normals: [P, 3] unit normals at the points, of either side, or None if unknown.
+        mesh: its triangles, or None where it is known otherwise.
+        spacing: of the points, where distances are those to the nearest one and so too large by up to that; else 0.
     """
 
     points: Float[Tensor, "P 3"]
     distance: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
     diameter: float
+    normals: Float[Tensor, "P 3"] | None = None
+    mesh: Mesh | None = None
+    spacing: float = 0.0
