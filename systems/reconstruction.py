@@ -232,8 +232,8 @@ class Reconstruction(pl.LightningModule):
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
         options = self.experiment.export
-        cameras = data.views("train").cameras if options.drop_unseen else None
-        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, cameras)
+        views = data.views("train") if options.drop_unseen else None
+        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, views)
         restate_cameras(folder / CAMERAS, options.coordinates)
         if mesh is not None and report is not None and surface is not None:
             report |= geometry_error(mesh, surface)
