@@ -234,8 +234,8 @@ class Reconstruction(pl.LightningModule):
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
         options = self.experiment.export
-        cameras = data.views("train").cameras if options.drop_unseen else None
-        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, cameras)
+        views = data.views("train") if options.drop_unseen else None
+        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, views)
         restate_cameras(folder / CAMERAS, options.coordinates)
         sections: dict[str, Any] = {"mesh": report} if mesh is not None else {"mesh": None, "geometry": None}
         if mesh is not None and surface is not None:
