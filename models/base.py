@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.fields.isosurface import IsosurfaceConfig
@@ -131,6 +131,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Negative inside the surface that is meshed, zero on it."""
+
+    def may_hold_surface(self, points: Float[Tensor, "N 3"], reach: float) -> Bool[Tensor, "N"]:
+        """Whether the surface that is meshed may pass within `reach` of points, axis by axis, world units."""
+        return torch.ones_like(points[:, 0], dtype=torch.bool)
 
     @abstractmethod
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

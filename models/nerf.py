@@ -7,7 +7,7 @@ grow with distance.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models import geometries, models, textures
@@ -92,6 +92,14 @@ class NeRF(Model):
 
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return self.geometry.level(points)
+
+    def may_hold_surface(self, points: Float[Tensor, "N 3"], reach: float) -> Bool[Tensor, "N"]:
+        assert self.isosurface is not None
+        # Cells count as empty below this density: where the surface is thinner than that, they tell nothing of it.
+        told = self.config.grid_prune_occ_thre / self.march.step
+        if self.isosurface.threshold <= told:
+            return super().may_hold_surface(points, reach)
+        return self.occupancy.near(points, reach)
 
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         _, feature = self.geometry(points)

@@ -197,7 +197,8 @@ class NeuS(Model):
         samples = self._contributing(rays, self.march(rays, self.occupancy, near, far))
         rendered = self._foreground(rays, samples)
         if config.learned_background:
-            behind = self._background(rays, torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND)))
+            begin = torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND))
+            behind = self._background(rays, begin, 1 - rendered.opacity.detach())
             rendered.background = behind
             rendered.n_samples += behind.n_samples
         backdrop = rays.backdrop if rendered.background is None else rendered.background.color
@@ -208,9 +209,8 @@ class NeuS(Model):
         return self.geometry.level(points)
 
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        field = self.geometry(points)
         extras = [normals] if self.texture.uses_extras else []
-        return self.texture(field.feature, -normals, *extras).clamp(0, 1)
+        return self.texture(self.geometry.feature(points), -normals, *extras).clamp(0, 1)
 
     @torch.no_grad()
     def _contributing(self, rays: Rays, samples: Samples) -> Samples:
@@ -266,9 +266,10 @@ class NeuS(Model):
         cone = cone_angle(FAR_BACKGROUND, config.num_samples_per_ray_bg)
         self.march_bg = March(STEP_BACKGROUND, cone, backend=config.backend)
 
-    def _background(self, rays: Rays, near: Float[Tensor, "R"]) -> Rendered:
+    def _background(self, rays: Rays, near: Float[Tensor, "R"], light: Float[Tensor, "R"]) -> Rendered:
+        """What `light`, the share of each ray that the object lets through, meets from `near` on."""
         self.march_bg.is_jittered = self.training and self.config.randomized
         samples = self.march_bg(rays, self.occupancy_bg, near, torch.full_like(near, FAR_BACKGROUND))
         alpha = lambda points, samples: density_alpha(self.geometry_bg.density(points), samples.width)  # noqa: E731
-        samples = visible(samples, rays, alpha, self.config.backend)
+        samples = visible(samples, rays, alpha, self.config.backend, light, self.config.min_weight)
         return render_density(rays, samples, self.geometry_bg, self.texture_bg, self.config.backend)

@@ -13,6 +13,7 @@ from torch import Tensor
 from datasets.inspection import inspect_scene
 from datasets.inspection_files import write_inspection
 from datasets.inspection_report import warnings
+from datasets.module import SceneData
 from datasets.pixels import draw_pixels
 from datasets.views import Views
 from models import models
@@ -186,7 +187,7 @@ class Reconstruction(pl.LightningModule):
         folder, stem, views = self._folder(), f"it{self.step.item()}", self._views("test")
         frames = [place for place in scores if place[0] == "path"] or list(scores)
         video = write_video([self._frame_path(*place) for place in frames], folder / f"{stem}-test.mp4")
-        written = [video, *self.export(views.surface)]
+        written = [video, *self.export(self.trainer.datamodule, views.surface)]  # type: ignore[attr-defined]
         if views.is_real:
             written.append(self._write_cameras("test"))
         result = summary(scores, "test")
@@ -213,8 +214,12 @@ class Reconstruction(pl.LightningModule):
         self.log_dict(values, prog_bar=split == "val", rank_zero_only=True)
         return scores
 
-    def export(self, surface: Surface | None = None) -> list[Path]:
+    def export(self, data: SceneData, surface: Surface | None = None) -> list[Path]:
         """Meshes the model, writes the files and, where the true surface is known, measures the error.
+
+        Args:
+            data: is read where the options ask for the training cameras.
+            surface: the truth.
 
         Returns:
             Paths of what was written.
@@ -223,7 +228,8 @@ class Reconstruction(pl.LightningModule):
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
         options = self.experiment.export
-        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset)
+        cameras = data.views("train").cameras if options.drop_unseen else None
+        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, cameras)
         restate_cameras(folder / CAMERAS, options.coordinates)
         if mesh is not None and report is not None and surface is not None:
             report |= geometry_error(mesh, surface)

@@ -223,7 +223,7 @@ def _vertices(folder: Path) -> numpy.ndarray:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_configuration_trains_a_step(name, tmp_path):
     file = ROOT / "configs" / name
-    missing = [key for key in ("scene", "root_dir") if f"{key}: ???" in file.read_text()]
+    missing = [key for key in ("scene", "root_dir", "category") if f"{key}: ???" in file.read_text()]
     config = read(file, [f"dataset.{key}=somewhere" for key in missing])
     answers = {"model.radius": 1.25, "model.learned_background": True}
     config = decided(config, {key: answers[key] for key in automatic_keys(config)})
