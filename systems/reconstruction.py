@@ -1,6 +1,7 @@
 """The one LightningModule: draws rays, trains, evaluates, logs and exports any model; it knows no method."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
+from utils.late_counts import LateCounts
 from utils.notice import notice
 from utils.randomness import reseed
 from utils.registry import ConfigError
@@ -82,7 +84,7 @@ class Reconstruction(pl.LightningModule):
         LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
         self.metrics = chosen_metrics(experiment.metrics)
         self.train_seconds = 0.0
-        self.n_samples_seen = 0
+        self.n_samples_seen: int | Tensor = 0
         self.to_dataset = IDENTITY
         self._scores: Scores = {}
 
@@ -117,7 +119,7 @@ class Reconstruction(pl.LightningModule):
         rendered = self.model(drawn.rays)
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
-        self.n_samples_seen += rendered.n_samples
+        self.n_samples_seen = self.n_samples_seen + rendered.n_samples
         self._log_training(report, rendered, len(drawn.rays))
         self._began = began
         return report.total
@@ -158,6 +160,8 @@ class Reconstruction(pl.LightningModule):
         values |= {f"train_params/lambda_{name}": weight for name, weight in report.weights.items()}
         values |= {"train/loss": report.total.detach(), "train/minutes": self.train_seconds / 60}
         values["train/samples_per_ray"] = rendered.n_samples / n_rays
+        if rendered.is_whole is not None:
+            values["train/rays_without_room"] = 1 - rendered.is_whole.float().mean()
         self.log_dict(values)
         shown: dict[str, Any] = {"train/num_rays": float(n_rays)}
         if rendered.sharpness is not None:
@@ -254,22 +258,30 @@ class Reconstruction(pl.LightningModule):
 
     def _training(self) -> dict[str, Any]:
         minutes = self.train_seconds / 60
-        rate = self.n_samples_seen / self.train_seconds if self.train_seconds else 0.0
+        rate = int(self.n_samples_seen) / self.train_seconds if self.train_seconds else 0.0
         return {"minutes": minutes, "samples_per_second": rate}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, self.n_samples_seen
+        checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, int(self.n_samples_seen)
         checkpoint["to_dataset"] = self.to_dataset
+        checkpoint["late_counts"] = {name: counts.state() for name, counts in self._late_counts()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.train_seconds = checkpoint.get("train_seconds", 0.0)
         self.n_samples_seen = checkpoint.get("n_samples_seen", 0)
         self.to_dataset = checkpoint.get("to_dataset", self.to_dataset)
+        saved = checkpoint.get("late_counts", {})
+        for name, counts in self._late_counts():
+            if name in saved:
+                counts.restore(saved[name])
 
     def load_model_weights(self, checkpoint: dict[str, Any]) -> None:
         """Takes the model's weights and grids from a checkpoint and nothing else: a new run begins at step 0."""
         saved = checkpoint["state_dict"].items()
         self.model.load_state_dict({key[6:]: value for key, value in saved if key.startswith("model.")})
+
+    def _late_counts(self) -> Iterator[tuple[str, LateCounts]]:
+        return ((name, part) for name, part in self.named_modules() if isinstance(part, LateCounts))
 
     def _views(self, split: str) -> Views:
         views: Views = self.trainer.datamodule.views(split)  # type: ignore[attr-defined]

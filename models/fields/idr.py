@@ -72,7 +72,9 @@ class IdrField(DistanceFunction):
         layers = [nn.Linear(i, o) for i, o in zip(n_in, n_out, strict=True)]
         if config.geometric_init:
             self._become_sphere(layers)
-        self.layers = nn.ModuleList(weight_norm(layer) for layer in layers) if config.weight_norm else nn.ModuleList(layers)
+        self.layers = (
+            nn.ModuleList(weight_norm(layer) for layer in layers) if config.weight_norm else nn.ModuleList(layers)
+        )
 
     def forward(
         self, points: Float[Tensor, "N 3"], context: Context
