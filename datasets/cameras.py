@@ -76,8 +76,8 @@ class Cameras(Record):
 
     @property
     def footprint(self) -> Float[Tensor, "V"]:
-        """Radius of the cone of a pixel at distance 1, world units: that of a disc with the variance of the pixel, whose
-        sides are averaged (Barron et al. 2021, mip-NeRF, sec. 3.1). At the principal point; distortion has no part."""
+        """Radius of the cone of a pixel at distance 1, world units: the disc has the variance of the pixel, whose sides
+        are averaged (Barron et al. 2021, mip-NeRF, sec. 3.1). At the principal point; distortion has no part."""
         return (1 / self.focal).sum(-1) / math.sqrt(12)
 
     def project(

@@ -1,10 +1,11 @@
-"""A capture: posed photographs of one scene whose files name no splits, as all readers but `blender` find them."""
+"""A capture: posed photographs of one scene as all readers but `blender` find them; few files name splits."""
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from datasets.cameras import Cameras
@@ -35,6 +36,9 @@ class Capture:
         points: sparse points in scene coordinates, `view` counting the shots, `pixel` in units of width and height of
             the image, so that it is the same at every size.
         fits_masks: whether the region of interest that masks tell, where there are any, becomes the unit ball.
+        fills_unit_ball: whether the data set says that the object does.
+        bounds: [N, 2] depths between which each shot shows things, scene units, or None if unknown.
+        lists: rows of the shots of "train", "val" and "test" where files name splits; None leaves it to the config.
     """
 
     def __init__(
@@ -44,9 +48,13 @@ class Capture:
         to_dataset: Float64[Tensor, "4 4"],
         points: SparsePoints | None = None,
         fits_masks: bool = False,
+        fills_unit_ball: bool = False,
+        bounds: Float[Tensor, "N 2"] | None = None,
+        lists: Mapping[str, Sequence[int]] | None = None,
     ):
         self._shots, self._config, self._to_dataset, self._points = shots, config, to_dataset, points
-        self._fits_masks = fits_masks
+        self._fits_masks, self._fills_unit_ball = fits_masks, fills_unit_ball
+        self._bounds, self._lists = bounds, lists
         self._read = functools.cache(self._read_rows)
         self._place = functools.cache(self._place_rows)
 
@@ -63,13 +71,20 @@ class Capture:
         return self._path() if self._rows("test") else None
 
     def _rows(self, split: str) -> tuple[int, ...]:
-        config = self._config
-        return tuple(split_rows(len(self._shots), config.source(split), config.eval_every))
+        config, source = self._config, self._config.source(split)
+        if self._lists is not None:
+            return tuple(self._lists[source])
+        return tuple(split_rows(len(self._shots), source, config.eval_every))
 
     def _path(self) -> Views:
         config, train = self._config, self.views("train")
-        poses = make_path(config.test_trajectory, train.cameras.pose, config.n_test_traj_steps)
-        return replace(path_views(poses, train.cameras), to_dataset=train.to_dataset)
+        cameras, scene = train.cameras, None
+        if train.scene is not None:
+            # Around the first of several sequences.
+            first = train.scene == train.scene[0]
+            cameras, scene = cameras.map(lambda part: part[first]), train.scene[:1].repeat(config.n_test_traj_steps)
+        poses = make_path(config.test_trajectory, cameras.pose, config.n_test_traj_steps)
+        return replace(path_views(poses, cameras), scene=scene, to_dataset=train.to_dataset)
 
     def _place_rows(self, rows: tuple[int, ...]) -> Views:
         """Photographs of these rows, or the path without any, with the region of interest as the unit ball."""
@@ -83,8 +98,14 @@ class Capture:
         pose[:, :, 3] = (pose[:, :, 3] - center) / radius
         if points is not None:
             points = replace(points, position=((points.position - center) / radius).float())
-        cameras = replace(views.cameras, pose=pose.float())
-        return replace(views, cameras=cameras, points=points, to_dataset=self._to_dataset @ ball(center, radius))
+        lengths = {key: getattr(views, key) for key in ("depth", "bounds")}
+        return replace(
+            views,
+            cameras=replace(views.cameras, pose=pose.float()),
+            points=points,
+            to_dataset=self._to_dataset @ ball(center, radius),
+            **{key: None if value is None else value / radius for key, value in lengths.items()},
+        )
 
     @functools.cached_property
     def _region(self) -> tuple[Float64[Tensor, "3"], float]:
@@ -95,7 +116,9 @@ class Capture:
         shots = [self._shots[row] for row in rows]
         views = read_photographs(shots, self._config, f"Reading {len(rows)} photographs")
         points = None if self._points is None else self._seen(self._points, rows, views.cameras)
-        return replace(views, points=points, to_dataset=self._to_dataset)
+        known = {"to_dataset": self._to_dataset, "fills_unit_ball": self._fills_unit_ball}
+        bounds = None if self._bounds is None else self._bounds[list(rows)]
+        return replace(views, points=points, bounds=bounds, **known)
 
     def _seen(self, points: SparsePoints, rows: tuple[int, ...], cameras: Cameras) -> SparsePoints:
         """The points with what these shots observed of them, in pixels at the size of their images."""

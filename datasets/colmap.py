@@ -5,7 +5,6 @@ the world is and where its origin lies; `datasets.normalize` decides.
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,15 +16,14 @@ from torch import Tensor
 from datasets import datasets
 from datasets.capture import Capture, CaptureConfig
 from datasets.colmap_files import read_model
-from datasets.colmap_model import NO_POINT, ColmapCamera, ColmapModel
+from datasets.colmap_model import NO_POINT, ColmapModel
 from datasets.colmap_project import find_masks, find_photographs, find_project
-from datasets.lenses import Lens
+from datasets.lenses import at_sizes
 from datasets.normalize import NormalizeConfig, normalize, points_to_scene, to_scene
 from datasets.photographs import Shot
 from datasets.points import SparsePoints
 from datasets.region import region_in_sight
 from datasets.views import Views
-from utils.registry import ConfigError
 
 
 @datasets.register("colmap")
@@ -65,7 +63,8 @@ class Colmap:
         shots = []
         for row, (image, scene_pose) in enumerate(zip(model.images, to_scene(pose, to_dataset), strict=True)):
             where = f"{project.model}, {image.name}"
-            lens = _lens(model.cameras[image.camera], project.divisor, where)
+            camera = model.cameras[image.camera]
+            lens = at_sizes(camera.lens(), camera.width, camera.height, project.divisor, where)
             shots.append(Shot(where, files[row], scene_pose, lens, None if masks is None else masks[row]))
         if project.divisor > 1:
             config = replace(config, img_downscale=None)
@@ -80,30 +79,6 @@ class Colmap:
         half_size = torch.tensor([[camera.width / 2, camera.height / 2] for camera in cameras])
         tangent = half_size / torch.stack([camera.lens().focal for camera in cameras])  # [V, 2]
         return normalize(pose, position, self.config, region_in_sight(pose, position, tangent))
-
-
-def _lens(camera: ColmapCamera, divisor: int, where: str) -> Callable[[int, int], Lens]:
-    """The lens for a photograph of any size with the aspect of the camera.
-
-    Args:
-        camera: calibrated at the size that COLMAP saw.
-        divisor: how many times smaller the photograph should be.
-        where: for errors.
-    """
-
-    def at_size(width: int, height: int) -> Lens:
-        x, y = width / camera.width, height / camera.height
-        # Sizes are rounded to whole pixels, either side may be the rounded one.
-        is_alike = min(abs(camera.height * x - height), abs(camera.width * y - width)) <= 1
-        if not is_alike or (divisor > 1 and abs(camera.width / divisor - width) > 1):
-            expected = f" shrunk by {divisor}" if divisor > 1 else ""
-            raise ConfigError(
-                f"{where}: the photograph is {width}x{height}, but expected is the size that COLMAP saw, "
-                f"{camera.width}x{camera.height}{expected}; take the same photographs"
-            )
-        return camera.lens().scaled(x, y)
-
-    return at_size
 
 
 def _points(model: ColmapModel, to_dataset: Float64[Tensor, "4 4"]) -> SparsePoints | None:

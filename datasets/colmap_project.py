@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from datasets.colmap_files import has_model, read_model
-from datasets.folders import IMAGE_ENDINGS, check_level, check_root
+from datasets.folders import IMAGE_ENDINGS, check_images, check_level, check_root, some
 from datasets.frames import inside
 from utils.notice import notice
 from utils.registry import ConfigError
@@ -26,8 +26,6 @@ MASK_NAMINGS = (
     lambda name: name.parent / name.name[3:],
 )
 """What the mask of a photograph may be called; all masks of a project follow one of these."""
-N_LISTED = 5
-"""Names of missing files that an error lists."""
 
 
 @dataclass
@@ -65,10 +63,7 @@ def find_project(root: Path, img_downscale: int | None) -> ColmapProject:
         shrunk, shrunk_masks = (folder.with_name(f"{folder.name}_{img_downscale}") for folder in (images, masks))
         if shrunk.is_dir() and (shrunk_masks.is_dir() or not masks.is_dir()):
             return ColmapProject(model, shrunk, shrunk_masks, img_downscale)
-    if not images.is_dir():
-        others = sorted(folder.name for folder in images.parent.glob(f"{images.name}_*"))
-        remedy = f"set dataset.img_downscale to that of {', '.join(others)}" if others else "put them there"
-        raise ConfigError(f"{images} does not exist; it should hold the photographs of {model}; {remedy}")
+    check_images(images, model)
     return ColmapProject(model, images, masks)
 
 
@@ -82,7 +77,7 @@ def find_photographs(folder: Path, names: list[str]) -> list[Path]:
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
         raise ConfigError(
-            f"{folder} lacks {len(missing)} of the {len(names)} photographs of the COLMAP model: {_some(missing)}; "
+            f"{folder} lacks {len(missing)} of the {len(names)} photographs of the COLMAP model: {some(missing)}; "
             "copy them there under these names"
         )
     return [path for path in found if path is not None]
@@ -101,7 +96,7 @@ def find_masks(folder: Path, names: list[str]) -> list[Path] | None:
     missing = [name for name, path in zip(names, best, strict=True) if not path.is_file()]
     if missing:
         raise ConfigError(
-            f"{folder} lacks the masks of {len(missing)} of {len(names)} photographs: {_some(missing)}; add them as "
+            f"{folder} lacks the masks of {len(missing)} of {len(names)} photographs: {some(missing)}; add them as "
             f"{best[names.index(missing[0])].name}, or rename the folder to go without masks"
         )
     return best
@@ -133,7 +128,3 @@ def _fullest(folders: list[Path]) -> Path:
 def _find_photograph(path: Path) -> Path | None:
     endings = [*IMAGE_ENDINGS, *(ending.upper() for ending in IMAGE_ENDINGS)]
     return next((p for p in (path, *(path.with_suffix(ending) for ending in endings)) if p.is_file()), None)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:N_LISTED]) + (", ..." if len(names) > N_LISTED else "")

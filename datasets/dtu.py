@@ -83,7 +83,7 @@ class Dtu:
         if max(skews) > SKEW_TOLERANCE:
             notice(f"{path}: pixels are skewed by up to {max(skews):.3g} px, which is ignored")
         _tell_resized(shots[0])
-        return Capture(shots, self.config, torch.from_numpy(scale))
+        return Capture(shots, self.config, torch.from_numpy(scale), fills_unit_ball=True)
 
     def _cameras_file(self) -> Path:
         names = CAMERAS_FILES if self.config.cameras_file is None else (self.config.cameras_file,)

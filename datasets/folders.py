@@ -6,6 +6,8 @@ from pathlib import Path
 from utils.registry import ConfigError, nearest
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+N_LISTED = 5
+"""Names that an error lists where there may be many."""
 
 
 def check_root(root: Path, is_set: Callable[[Path], bool]) -> None:
@@ -52,6 +54,22 @@ def check_level(root: Path, is_set: Callable[[Path], bool], expected: str) -> No
     raise ConfigError(f"dataset.root_dir: {root} holds no {expected}; {remedy}")
 
 
+def check_images(folder: Path, cameras: Path) -> None:
+    """Checks that the folder of photographs exists.
+
+    Args:
+        folder: at their full size; beside it, `<folder>_4` may hold smaller ones.
+        cameras: what describes the photographs.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not folder.is_dir():
+        others = sorted(other.name for other in folder.parent.glob(f"{folder.name}_*"))
+        remedy = f"set dataset.img_downscale to that of {', '.join(others)}" if others else "put them there"
+        raise ConfigError(f"{folder} does not exist; it should hold the photographs of {cameras}; {remedy}")
+
+
 def has_images(folder: Path) -> bool:
     return folder.is_dir() and any(path.suffix.lower() in IMAGE_ENDINGS for path in folder.iterdir())
 
@@ -59,6 +77,11 @@ def has_images(folder: Path) -> bool:
 def listed(names: list[str]) -> str:
     """Names in an error."""
     return ", ".join(names) or "none"
+
+
+def some(names: list[str]) -> str:
+    """The first few of names that may be many, in an error."""
+    return ", ".join(names[:N_LISTED]) + (", ..." if len(names) > N_LISTED else "")
 
 
 def _around(root: Path) -> Iterator[Path]:

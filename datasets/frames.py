@@ -7,10 +7,10 @@ and masks. Values inside a frame win over those shared by all frames.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float64
@@ -34,6 +34,16 @@ MODELS = {
 OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")
 """Keys of Instant-NGP that say an image was not taken by any of them."""
 RIGID_TOLERANCE = 1e-3
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Something in a file: `where` is the file and the entry."""
+
+    where: str
+
+
+F = TypeVar("F", bound=Described)
 
 
 @dataclass
@@ -170,12 +180,19 @@ def with_images(frames: list[Frame]) -> list[Frame]:
     Raises:
         ConfigError: no image is there.
     """
-    found = [frame for frame in frames if frame.exists]
-    if not found:
-        return require_images(frames)
-    if len(found) < len(frames):
-        first = next(frame for frame in frames if not frame.exists)
-        notice(f"{len(frames) - len(found)} of {len(frames)} images are missing and left out, first {first.where}")
+    return usable(frames, lambda frame: frame.exists, "images are missing") or require_images(frames)
+
+
+def usable(frames: list[F], is_usable: Callable[[F], bool], problem: str) -> list[F]:
+    """The frames that can be used; a notice tells of the others, if there are both.
+
+    Args:
+        problem: of the others, such as "images are missing".
+    """
+    found = [frame for frame in frames if is_usable(frame)]
+    if found and len(found) < len(frames):
+        first = next(frame for frame in frames if not is_usable(frame))
+        notice(f"{len(frames) - len(found)} of {len(frames)} {problem} and left out, first {first.where}")
     return found
 
 

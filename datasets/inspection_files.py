@@ -91,8 +91,9 @@ def _extent(scene: Inspection) -> float:
 
 def _frusta(cameras: Cameras, height: float) -> Float[Tensor, "V 5 3"]:
     """The place of each camera, and the corners of its image at this depth, anticlockwise seen from the camera."""
-    half = cameras.size / cameras.focal / 2
-    right, up = half[:, :1] * torch.tensor([-1, 1, 1, -1]), half[:, 1:] * torch.tensor([-1, -1, 1, 1])
+    left, above = (cameras.center / cameras.focal).unbind(-1)
+    right, below = ((cameras.size - cameras.center) / cameras.focal).unbind(-1)
+    right, up = torch.stack((-left, right, right, -left), dim=-1), torch.stack((-below, -below, above, above), dim=-1)
     local = height * torch.stack((right, up, -torch.ones_like(right)), dim=-1)  # [V, 4, 3]
     apex = cameras.pose[:, None, :, 3]
     return torch.cat((apex, local @ cameras.pose[:, :, :3].mT + apex), dim=1)

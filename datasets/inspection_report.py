@@ -134,6 +134,7 @@ def _rows(scene: Inspection) -> list[tuple[str, str]]:
     views = scene.train
     return [
         ("views", ", ".join(f"{len(one)} {split}{_kind(split, scene)}" for split, one in scene.splits.items())),
+        *([] if views.scene is None else [("sequences", str(len(views.scene.unique())))]),
         ("image size", _sizes(views.cameras)),
         ("focal length", _focal(views.cameras)),
         ("distortion", _distortion(scene)),

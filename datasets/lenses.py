@@ -6,11 +6,14 @@ rational model with tangential terms (`cv2.projectPoints`; Brown 1966), of which
 cases with zeros, and the fisheye model (`cv2.fisheye.projectPoints`; Kannala and Brandt 2006).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from utils.registry import ConfigError
 
 N_STEPS = 6
 """Newton steps; each doubles the correct digits, and strong lenses take three to come near."""
@@ -43,6 +46,35 @@ class Lens:
         """The lens of the same photograph, its width and height multiplied by these factors."""
         factors = self.focal.new_tensor([x, y])
         return Lens(self.focal * factors, self.center * factors, self.distortion, self.is_fisheye)
+
+    def cropped(self, left: int, top: int) -> "Lens":
+        """The lens of the part of the photograph that begins at this column and row."""
+        corner = self.center.new_tensor([left, top])
+        return Lens(self.focal, self.center - corner, self.distortion, self.is_fisheye)
+
+
+def at_sizes(lens: Lens, width: int, height: int, divisor: int, where: str) -> Callable[[int, int], Lens]:
+    """Gives the lens for a photograph of any size with the aspect of the one that it belongs to.
+
+    Args:
+        lens: in pixels of a photograph of this width and height.
+        divisor: how many times smaller the photographs should be; 1 allows every size.
+        where: for errors.
+    """
+
+    def at_size(new_width: int, new_height: int) -> Lens:
+        x, y = new_width / width, new_height / height
+        # Sizes are rounded to whole pixels, either side may be the rounded one.
+        is_alike = min(abs(height * x - new_height), abs(width * y - new_width)) <= 1
+        if not is_alike or (divisor > 1 and abs(width / divisor - new_width) > 1):
+            expected = f" shrunk by {divisor}" if divisor > 1 else ""
+            raise ConfigError(
+                f"{where}: the photograph is {new_width}x{new_height}, but its camera was estimated for "
+                f"{width}x{height}{expected}; take the same photographs"
+            )
+        return lens.scaled(x, y)
+
+    return at_size
 
 
 def distort(

@@ -5,11 +5,12 @@ that sizes, masks and mistakes are treated alike everywhere.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -17,6 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.cameras import Cameras
+from datasets.crop import Crop
+from datasets.depth_maps import DepthMap, along_rays
 from datasets.lenses import Lens
 from datasets.progress import with_progress
 from datasets.views import Views, pixel_offsets
@@ -42,6 +45,11 @@ class Shot:
             the lens belongs to an image of another size.
         mask: grey image of the same size, 255 where the object is (its first channel counts); None: the alpha channel
             of the image, if it has one.
+        mask_threshold: value of the mask, in [0, 1], from which on a pixel is object; 0 keeps shares of pixels.
+        crop: the part of the image that is used, or None for all of it; without a box it needs a mask.
+        depth: reads depths along the optical axis, scene units, 0 where unknown, of the whole image at any size.
+        name: of the view; None takes that of the image file.
+        scene, time: as in `Views`.
     """
 
     where: str
@@ -49,6 +57,12 @@ class Shot:
     pose: Float[Tensor, "3 4"]
     lens: Callable[[int, int], Lens]
     mask: Path | None = None
+    mask_threshold: float = 0.0
+    crop: Crop | None = None
+    depth: Callable[[], DepthMap] | None = None
+    name: str | None = None
+    scene: int | None = None
+    time: float | None = None
 
 
 @dataclass
@@ -59,18 +73,23 @@ class PhotographConfig:
     """Width and height in pixels to shrink the images to; null keeps their size."""
     img_downscale: int | None = None
     """Divisor of width and height, the alternative to img_wh."""
+    img_max_side: int | None = None
+    """Longest side in pixels of any image, the other alternative: images with a longer one are shrunk to it."""
     apply_mask: bool = True
     """Whether targets show the object alone, where masks are known; else masks only serve the mask loss."""
     load_data_on_gpu: bool = True
     """Whether the images, as bytes, live on the device that trains; else in host memory, a batch at a time follows."""
 
     def __post_init__(self) -> None:
-        if self.img_wh is not None and self.img_downscale is not None:
-            raise ValueError("img_wh and img_downscale both set the image size; set one of them to null")
+        sizes = [key for key in ("img_wh", "img_downscale", "img_max_side") if getattr(self, key) is not None]
+        if len(sizes) > 1:
+            raise ValueError(f"{sizes[0]} and {sizes[1]} both set the image size; set one of them to null")
         if self.img_wh is not None and (len(self.img_wh) != 2 or min(self.img_wh) < 1):
             raise ValueError(f"img_wh = {self.img_wh}; expected [width, height] in pixels")
-        if self.img_downscale is not None and self.img_downscale < 1:
-            raise ValueError(f"img_downscale = {self.img_downscale}; expected an integer of at least 1")
+        for key in ("img_downscale", "img_max_side"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key} = {value}; expected an integer of at least 1")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -108,23 +127,29 @@ def read_photographs(shots: list[Shot], config: PhotographConfig, title: str) ->
     cameras = Cameras.with_lenses(pose, [photograph.lens for photograph in photographs], size)
     _tell_unreached(cameras, shots)
     pixels = [torch.from_numpy(p.pixels.reshape(-1, p.pixels.shape[2])) for p in photographs]
-    return Views(
+    views = Views(
         cameras=cameras,
-        names=[shot.image.stem for shot in shots],
+        names=[shot.name or shot.image.stem for shot in shots],
         offsets=pixel_offsets(size),
         color=torch.cat([p[:, :3] for p in pixels]),
         alpha=torch.cat([p[:, 3] for p in pixels]) if pixels[0].shape[1] == 4 else None,
         apply_mask=config.apply_mask,
+        scene=_column([shot.scene for shot in shots]),
+        time=_column([shot.time for shot in shots]),
         is_store_fixed=not config.load_data_on_gpu,
     )
+    depths = [photograph.depth for photograph in photographs]
+    has_depth = any(depth is not None for depth in depths)
+    return replace(views, depth=along_rays(views, depths)) if has_depth else views
 
 
 @dataclass
 class _Photograph:
-    """RGB or RGBA pixels at the size they are used, and the lens at that size."""
+    """RGB or RGBA pixels, the lens and depths along the optical axis, at the size at which they are used."""
 
     pixels: UInt8[np.ndarray, "H W C"]
     lens: Lens
+    depth: DepthMap | None
 
 
 def _photograph(shot: Shot, config: PhotographConfig) -> _Photograph:
@@ -133,6 +158,15 @@ def _photograph(shot: Shot, config: PhotographConfig) -> _Photograph:
     lens = _lens(shot, width, height)
     if shot.mask is not None:
         pixels = np.concatenate((pixels[:, :, :3], _mask(shot.mask, shot.image, width, height)), axis=2)
+    depth = None if shot.depth is None else _resampled(shot.depth(), width, height)
+    if shot.crop is not None:
+        left, top, right, bottom = _window(shot, shot.crop, pixels)
+        pixels, lens = pixels[top:bottom, left:right], lens.cropped(left, top)
+        depth = None if depth is None else depth[top:bottom, left:right]
+        height, width = pixels.shape[:2]
+    if shot.mask_threshold and pixels.shape[2] == 4:
+        pixels[:, :, 3] = 255 * (pixels[:, :, 3] >= 255 * shot.mask_threshold)
+
     new_width, new_height = _size(shot.image, config, width, height)
     if (new_width, new_height) != (width, height):
         lens = lens.scaled(new_width / width, new_height / height)
@@ -140,8 +174,30 @@ def _photograph(shot: Shot, config: PhotographConfig) -> _Photograph:
         if not config.apply_mask:
             # What the mask hides will be seen, so the mask must not weigh the colours.
             shrunk[:, :, :3] = shrink(pixels[:, :, :3], new_width, new_height)
-        pixels = shrunk
-    return _Photograph(pixels, lens)
+        pixels, depth = shrunk, None if depth is None else _resampled(depth, new_width, new_height)
+    return _Photograph(pixels, lens, depth)
+
+
+def _window(shot: Shot, crop: Crop, pixels: UInt8[np.ndarray, "H W C"]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is used of an image."""
+    mask = pixels[:, :, 3] if pixels.shape[2] == 4 else None
+    left, top, right, bottom = crop.window(mask, pixels.shape[1], pixels.shape[0])
+    if min(right - left, bottom - top) <= 1:
+        raise ConfigError(
+            f"{shot.where}: the box around the object leaves {right - left}x{bottom - top} px of {shot.image}; "
+            "correct its mask, or remove the frame"
+        )
+    return left, top, right, bottom
+
+
+def _resampled(depth: DepthMap, width: int, height: int) -> DepthMap:
+    """Depths at another size; they are never mixed, because there is nothing between object and background."""
+    return cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[return-value]
+
+
+def _column(values: Sequence[float | None]) -> Tensor | None:
+    """Numbers of views, or None where one is unknown."""
+    return None if any(value is None for value in values) else torch.tensor(values)
 
 
 def _lens(shot: Shot, width: int, height: int) -> Lens:
@@ -194,6 +250,9 @@ def _size(image: Path, config: PhotographConfig, width: int, height: int) -> tup
                 f"which is {width}x{height}; use a smaller divisor"
             )
         return new_width, new_height
+    if config.img_max_side is not None:
+        factor = min(config.img_max_side / max(width, height), 1)
+        return max(round(factor * width), 1), max(round(factor * height), 1)
     if config.img_wh is None:
         return width, height
 

@@ -1,11 +1,16 @@
 """Sparse points of a scene, as structure from motion leaves them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+import trimesh
+from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
+from utils.notice import notice
+from utils.registry import ConfigError
 from utils.types import Record
 
 
@@ -37,3 +42,27 @@ class SparsePoints(Record):
         """Points of which no photograph is known to show them."""
         none = torch.zeros(0, dtype=torch.int64)
         return cls(position, color, None, none, none, torch.zeros(0, 2))
+
+
+Cloud = tuple[Float64[Tensor, "M 3"] | None, UInt8[Tensor, "M 3"] | None]
+"""Positions and colours of points from a file, None where unknown."""
+
+
+def read_cloud(path: Path) -> Cloud:
+    """Positions and colours in a file of points (PLY); None where unknown, with a notice if there is no such file.
+
+    Raises:
+        ConfigError: it holds anything else.
+    """
+    if not path.is_file():
+        notice(f"{path} is missing; the scene is placed without its sparse points")
+        return None, None
+    try:
+        cloud = trimesh.load(path, process=False)
+    except Exception as error:  # trimesh's readers raise whatever their formats need
+        raise ConfigError(f"{path} cannot be read as a point cloud: {error}; replace or remove it") from error
+    if not isinstance(cloud, trimesh.PointCloud) or not np.isfinite(cloud.vertices).all():
+        raise ConfigError(f"{path} is no cloud of finite points; replace or remove it")
+    has_color = len(cloud.colors) == len(cloud.vertices)
+    color = torch.from_numpy(np.array(cloud.colors[:, :3], dtype=np.uint8)) if has_color else None
+    return torch.from_numpy(np.array(cloud.vertices, dtype=np.float64)), color

@@ -1,7 +1,9 @@
 """The region of interest: a ball around what the photographer walked around.
 
-Masks say best where the object is; without them, the sparse points that most cameras look at; without points, the
-largest ball that most cameras see whole. What is found turns, moves and grows with the input.
+Where the data set tells it, it is believed. Else masks say best where the object is; without them, the sparse points
+that most cameras look at; without points, the largest ball that most cameras see whole, or, where all cameras look the
+same way and it is known how deep they see, one that begins at the nearest depth. What is found turns, moves and grows
+with the input.
 """
 
 import math
@@ -36,6 +38,11 @@ SMALLEST = 0.5
 FEWEST_POINTS, MOST_POINTS = 30, 10_000
 """Fewer sparse points say nothing; of more, an even choice says the same."""
 
+SAME_WAY = 0.8
+"""Length of the mean of the optical axes from which on cameras look the same way."""
+LARGEST_SHARE = 0.8
+"""Radius over distance from the cameras that a ball in front of them has at most."""
+
 N_MASKS = 32
 """Views whose masks are looked at; more hardly shrink the hull."""
 N_VOXELS = 64
@@ -48,11 +55,17 @@ def region_of_interest(views: Views) -> tuple[Float64[Tensor, "3"], float]:
     """Centre and radius, in the coordinates of the views' cameras.
 
     Args:
-        views: at least one; masks (`alpha`) count first, then `points`, then the frusta of the cameras.
+        views: at least one; masks (`alpha`) count first, then `points`, then `bounds` and the frusta of the cameras.
+            Of several scenes the frusta alone count, and the region holds that of each.
     """
-    poses = views.cameras.pose.double()
+    if views.fills_unit_ball:
+        return torch.zeros(3, dtype=torch.float64), 1.0
+    poses, tangent = views.cameras.pose.double(), _tangent(views.cameras)
+    if views.scene is not None:
+        scenes = [views.scene == row for row in views.scene.unique()]
+        return ball_around([region_in_sight(poses[rows], None, tangent[rows]) for rows in scenes])
     points = None if views.points is None else views.points.position.double()
-    region = region_in_sight(poses, points, _tangent(views.cameras))
+    region = region_in_sight(poses, points, tangent, views.bounds)
     if views.alpha is None:
         return region
     hull = _visual_hull(views, *region)
@@ -66,6 +79,7 @@ def region_in_sight(
     poses: Float64[Tensor, "V 3 4"],
     points: Float64[Tensor, "M 3"] | None = None,
     tangent: Float[Tensor, "V 2"] | None = None,
+    bounds: Float[Tensor, "V 2"] | None = None,
 ) -> tuple[Float64[Tensor, "3"], float]:
     """Centre and radius from cameras and sparse points alone, before any photograph is read.
 
@@ -74,8 +88,13 @@ def region_in_sight(
         points: [M, 3] sparse points, dataset coordinates, or None without any.
         tangent: [V, 2] half the width and half the height of the images over the focal lengths; None takes the view
             of an ordinary lens.
+        bounds: [V, 2] depths between which photographs show things, dataset units; they count where there are no
+            points and all cameras look the same way.
     """
     tangent = poses.new_full((len(poses), 2), ORDINARY_TANGENT) if tangent is None else tangent.to(poses)
+    forward = common_direction(poses)
+    if points is None and bounds is not None and forward is not None:
+        return _ball_ahead(poses, forward, tangent, bounds.to(poses))
     center = lookat_point(poses)
     distance = (center - poses[:, :, 3]).norm(dim=1).median()
     # It must neither vanish where cameras look past the centre, nor swallow cameras with a wide view.
@@ -86,6 +105,19 @@ def region_in_sight(
     away = (around - around.mean(0)).norm(dim=1)
     center, reach = _smallest_ball(around[away <= away.quantile(1 - STRAYS)])
     return center, float((MARGIN * reach).clamp(SMALLEST * seen_whole, ROOM * seen_whole))
+
+
+def common_direction(poses: Float64[Tensor, "V 3 4"]) -> Float64[Tensor, "3"] | None:
+    """The unit direction that all cameras look in, or None where they look in many."""
+    mean = -poses[:, :, 2].mean(0)
+    return mean / mean.norm() if mean.norm() >= SAME_WAY else None
+
+
+def ball_around(balls: list[tuple[Float64[Tensor, "3"], float]]) -> tuple[Float64[Tensor, "3"], float]:
+    """Centre and radius of a ball that holds others, given by centre and radius."""
+    centers, radii = torch.stack([center for center, _ in balls]), [radius for _, radius in balls]
+    center = centers.mean(0)
+    return center, float(((centers - center).norm(dim=1) + center.new_tensor(radii)).max())
 
 
 def lookat_point(poses: Float64[Tensor, "V 3 4"]) -> Float64[Tensor, "3"]:
@@ -116,6 +148,20 @@ def lookat_point(poses: Float64[Tensor, "V 3 4"]) -> Float64[Tensor, "3"]:
         point = solve(1 / distance(point).clamp_min(1e-9 * spread))
     off = distance(point)
     return solve((off <= 3 * off.median() + 1e-6 * spread).to(poses))
+
+
+def _ball_ahead(
+    poses: Float64[Tensor, "V 3 4"], forward: Float64[Tensor, "3"], tangent: Tensor, bounds: Float64[Tensor, "V 2"]
+) -> tuple[Float64[Tensor, "3"], float]:
+    """A ball in front of cameras that look the same way, from the nearest depth to the farthest.
+
+    It ends before that where it would be so large that the cameras see only its middle, or come close to its box.
+    """
+    near, far = bounds.median(0).values
+    sight = tangent.amin(1).median()
+    share = (ROOM * sight / (1 + sight.square()).sqrt()).clamp_max(LARGEST_SHARE)  # radius <= share * distance
+    radius = torch.minimum((far - near) / 2, near * share / (1 - share))
+    return poses[:, :, 3].mean(0) + (near + radius) * forward, float(radius)
 
 
 def _tangent(cameras: Cameras) -> Float[Tensor, "V 2"]:

@@ -65,11 +65,14 @@ def make_path(kind: Trajectory, poses: Float[Tensor, "V 3 4"], n_steps: int) -> 
 
 
 def path_views(poses: Float[Tensor, "n 3 4"], like: Cameras) -> Views:
-    """A path as views without photographs, all with size and undistorted intrinsics of the first of `like`."""
+    """A path as views without photographs, all with size and focal lengths of the first of `like`, undistorted.
+
+    The optical axis passes the middle of the image, even where that of a cropped photograph does not.
+    """
     n_frames = len(poses)
-    focal, center, size = (part[:1].repeat(n_frames, 1) for part in (like.focal, like.center, like.size))
+    focal, size = (part[:1].repeat(n_frames, 1) for part in (like.focal, like.size))
     names = [f"path {frame:03d}" for frame in range(n_frames)]
-    return Views(Cameras(poses, focal, center, size), names, pixel_offsets(size), color=None)
+    return Views(Cameras(poses, focal, size / 2, size), names, pixel_offsets(size), color=None)
 
 
 def _steps(start: Tensor | float, stop: Tensor | float, n_steps: int) -> Float[Tensor, "n"]:

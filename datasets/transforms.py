@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import trimesh
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from datasets import datasets
@@ -24,10 +22,9 @@ from datasets.folders import check_level, check_root
 from datasets.frames import Frame, frames_of, inside, number, read_transforms, rigid, with_images
 from datasets.normalize import NormalizeConfig, normalize, points_to_scene, to_scene
 from datasets.photographs import Shot, image_size
-from datasets.points import SparsePoints
+from datasets.points import Cloud, SparsePoints, read_cloud
 from datasets.region import region_in_sight
 from datasets.views import Views
-from utils.notice import notice
 from utils.registry import ConfigError
 
 FILE = "transforms.json"
@@ -93,26 +90,10 @@ def _tangent(frame: Frame) -> Float[Tensor, "2"]:
     return 0.5 * torch.tensor([width, height]) / frame.lens(width, height).focal
 
 
-def _read_cloud(
-    root: Path, content: Mapping[str, Any]
-) -> tuple[Float64[Tensor, "M 3"] | None, UInt8[Tensor, "M 3"] | None]:
+def _read_cloud(root: Path, content: Mapping[str, Any]) -> Cloud:
     """Positions, in the world of the file, and colours of the sparse points that nerfstudio puts beside it."""
     name = content.get("ply_file_path")
-    if name is None:
-        return None, None
-    path = inside(root, name, str(root / FILE))
-    if not path.is_file():
-        notice(f"{path} is missing; the scene is placed without its sparse points")
-        return None, None
-    try:
-        cloud = trimesh.load(path, process=False)
-    except Exception as error:  # trimesh's readers raise whatever their formats need
-        raise ConfigError(f"{path} cannot be read as a point cloud: {error}; replace it") from error
-    if not isinstance(cloud, trimesh.PointCloud) or not np.isfinite(cloud.vertices).all():
-        raise ConfigError(f"{path} is no cloud of finite points; replace it, or remove 'ply_file_path' from {FILE}")
-    has_color = len(cloud.colors) == len(cloud.vertices)
-    color = torch.from_numpy(np.array(cloud.colors[:, :3], dtype=np.uint8)) if has_color else None
-    return torch.from_numpy(np.array(cloud.vertices, dtype=np.float64)), color
+    return (None, None) if name is None else read_cloud(inside(root, name, str(root / FILE)))
 
 
 def _to_original(content: Mapping[str, Any], where: str) -> Float64[Tensor, "4 4"]:

@@ -1,5 +1,6 @@
 """All views of one split of one scene, and the rays and targets at any of their pixels."""
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,16 +28,20 @@ class Views(Record):
         offsets: [V + 1] pixels of image i are rows `offsets[i]:offsets[i + 1]` of the store.
         color: [P, 3] straight colours (not premultiplied), or None for a camera path without photographs.
         alpha: [P] share of the pixel that the object covers, 255 for all of it, or None without masks.
-        depth: [P] distance along the ray of the pixel's centre, world units, 0 where nothing is hit, or None.
+        depth: [P] distance along the ray of the pixel's centre, world units, 0 where nothing is hit or known, or None.
         normal: [P, 3] unit world normal there, 0 where nothing is hit, or None.
         surface: the true surface, if known.
         apply_mask: whether targets show the object alone, on the backdrop of the ray.
         points: sparse points from structure from motion, or None.
+        fills_unit_ball: whether the data set says so: that the object lies in the unit ball and about fills it.
         scene: [V] row of the sequence that an image belongs to, or None where there is one sequence only.
+        scene_names: of the sequences that `scene` counts, or of the only one; None where they have none.
         time: [V] time at which it was taken, in the data set's unit, or None if unknown.
         to_dataset: [4, 4] similarity from scene coordinates to those of the data set's files; None: they are the same.
         is_store_fixed: whether the store stays in memory where it is when the views move to another device; batches
             are then gathered there and follow.
+        bounds: [V, 2] depths along the optical axis, world units, between which an image shows things, or None if
+            unknown.
     """
 
     cameras: Cameras
@@ -49,10 +54,13 @@ class Views(Record):
     surface: Surface | None = None
     apply_mask: bool = True
     points: SparsePoints | None = None
+    fills_unit_ball: bool = False
     scene: Int[Tensor, "V"] | None = None
+    scene_names: list[str] | None = None
     time: Float[Tensor, "V"] | None = None
     to_dataset: Float64[Tensor, "4 4"] | None = None
     is_store_fixed: bool = False
+    bounds: Float[Tensor, "V 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -73,6 +81,12 @@ class Views(Record):
     @property
     def has_mask(self) -> bool:
         return self.alpha is not None
+
+    @functools.cached_property
+    def covered(self) -> Int[Tensor, "K"]:
+        """Rows of the store that the object covers by half or more, ascending; there must be masks."""
+        assert self.alpha is not None
+        return (self.alpha > 127).nonzero()[:, 0].to(self.offsets.device)
 
     @property
     def is_real(self) -> bool:

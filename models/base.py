@@ -1,12 +1,13 @@
 """What every model offers, and the options all of them share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.fields.isosurface import IsosurfaceConfig
@@ -25,6 +26,8 @@ class ModelConfig:
     """Rays of the first training step, per device."""
     batch_image_sampling: bool = True
     """Whether the rays of a step come from all images; otherwise from one."""
+    pixel_sampling: Literal["uniform", "mask"] = "uniform"
+    """Which pixels a step draws: any, or those that the object covers by half or more."""
     ray_chunk: int = 32768
     """Rays rendered at once in evaluation."""
     background_color: Literal["white", "black", "random", "random-per-ray"] = "white"
@@ -118,6 +121,9 @@ class Model(nn.Module, ABC):
     def update(self, step: int, seed: int) -> None:
         """Brings everything that follows the training step up to date; occupancy only in training mode."""
 
+    def know_scenes(self, names: Sequence[str]) -> None:
+        """Called before rays come, with the names of the sequences that `Rays.scene` counts."""
+
     @abstractmethod
     def forward(self, rays: Rays) -> Rendered:
         """What is seen along rays, with everything losses need in training mode."""
@@ -125,6 +131,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Negative inside the surface that is meshed, zero on it."""
+
+    def may_hold_surface(self, points: Float[Tensor, "N 3"], reach: float) -> Bool[Tensor, "N"]:
+        """Whether the surface that is meshed may pass within `reach` of points, axis by axis, world units."""
+        return torch.ones_like(points[:, 0], dtype=torch.bool)
 
     @abstractmethod
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

@@ -11,7 +11,7 @@ from utils.registry import ConfigError
 
 @models.register("generic")
 class Generic(ImplicitModel):
-    """The family's GenericModel."""
+    """Any number of passes, each with an implicit function of its own: Implicitron's GenericModel."""
 
     @dataclass
     class Config(ImplicitConfig):
@@ -19,6 +19,7 @@ class Generic(ImplicitModel):
         """How often rays are sampled, each time where the pass before saw something."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.num_passes < 1:
                 raise ConfigError(f"num_passes is {self.num_passes}; expected 1 or more")
 

@@ -6,6 +6,7 @@ rays -> code of their scene -> points -> renderer, which asks the implicit funct
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -34,10 +35,12 @@ class ImplicitConfig(ModelConfig):
 
     train_num_rays: int = 1024
     """Rays of a training step, per device."""
+    pixel_sampling: Literal["uniform", "mask", "full-grid"] = "uniform"  # type: ignore[assignment]
+    """Which pixels a step draws: any, those that the object covers by half or more, or all of one image."""
     ray_chunk: int = 1024
     """Rays rendered at once in evaluation; more are no faster, and each needs memory for all of its points."""
     render_features_dimensions: int = 3
-    """Channels of what is rendered; losses of colours and evaluation expect 3."""
+    """Channels of what is rendered; other than 3 are features, which losses and metrics of colours do not know."""
     implicit_function: object = slot(implicit_functions, default=NerfMLP.Config)
     """What space is like."""
     ray_sampler: object = slot(ray_samplers, default=Adaptive.Config)
@@ -46,6 +49,10 @@ class ImplicitConfig(ModelConfig):
     """How answers of the functions become pixels."""
     global_encoder: object | None = slot(global_encoders, default=None)
     """One code per scene or moment that functions take beside positions; null for none."""
+
+    def __post_init__(self) -> None:
+        if self.pixel_sampling == "full-grid" and self.batch_image_sampling:
+            raise ConfigError("pixel_sampling is 'full-grid', all pixels of one image; set batch_image_sampling=false")
 
 
 class ImplicitModel(Model):
@@ -96,6 +103,10 @@ class ImplicitModel(Model):
         for function in self.functions:
             assert isinstance(function, ImplicitFunction)
             function.update(step)
+
+    def know_scenes(self, names: Sequence[str]) -> None:
+        if self.global_encoder is not None:
+            self.global_encoder.know_scenes(names)
 
     def forward(self, rays: Rays) -> Rendered:
         if self.training and self.renderer.needs_mask and rays.mask is None:

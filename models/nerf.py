@@ -7,14 +7,14 @@ grow with distance.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models import geometries, models, textures
 from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
-from models.fields.radiance import VolumeRadiance
+from models.fields.radiance import VolumeRadiance, check_width
 from models.rendering.marching import March, box_range, cone_angle, visible
 from models.rendering.occupancy import Everywhere, FieldView, MovingAverage
 from models.rendering.opacity import density_alpha
@@ -53,7 +53,7 @@ class NeRF(Model):
         if not isinstance(self.geometry, VolumeDensity):
             raise ConfigError("model.geometry.name: nerf needs a density; choose volume-density, or model.name=neus")
         self.texture: VolumeRadiance = textures.make(config.texture)
-        _check_width("model.texture", self.texture, self.geometry.n_features, "model.geometry.feature_dim")
+        check_width("model.texture", self.texture, self.geometry.n_features, "model.geometry.feature_dim")
         if not config.grid_prune:
             self.occupancy = Everywhere(self.radius, contraction)
         else:
@@ -93,17 +93,17 @@ class NeRF(Model):
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return self.geometry.level(points)
 
+    def may_hold_surface(self, points: Float[Tensor, "N 3"], reach: float) -> Bool[Tensor, "N"]:
+        assert self.isosurface is not None
+        # Cells count as empty below this density: where the surface is thinner than that, they tell nothing of it.
+        told = self.config.grid_prune_occ_thre / self.march.step
+        if self.isosurface.threshold <= told:
+            return super().may_hold_surface(points, reach)
+        return self.occupancy.near(points, reach)
+
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         _, feature = self.geometry(points)
         return self.texture(feature, -normals).clamp(0, 1)
 
     def _alpha(self, points: Float[Tensor, "N 3"], samples: Samples) -> Float[Tensor, "N"]:
         return density_alpha(self.geometry.density(points), samples.width)
-
-
-def _check_width(where: str, texture: VolumeRadiance, n_given: int, source: str) -> None:
-    if texture.n_inputs != n_given:
-        raise ConfigError(
-            f"{where}.input_feature_dim is {texture.n_inputs}, but the model passes {n_given} numbers ({source}); "
-            f"set it to {n_given}"
-        )

@@ -15,7 +15,7 @@ from models import geometries, models, occupancies, textures
 from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
-from models.fields.radiance import VolumeRadiance
+from models.fields.radiance import VolumeRadiance, check_width
 from models.fields.sdf import VolumeSDF
 from models.rendering.composite import composite
 from models.rendering.marching import March, box_range, cone_angle, contributing, visible
@@ -139,7 +139,9 @@ class NeuS(Model):
         if not isinstance(self.geometry, VolumeSDF):
             raise ConfigError("model.geometry.name: neus needs a distance; choose volume-sdf, or model.name=nerf")
         self.texture: VolumeRadiance = textures.make(config.texture)
-        self._check_texture()
+        extra = 3 if self.texture.uses_extras else 0
+        source = f"model.geometry.feature_dim{' and the normal' if extra else ''}"
+        check_width("model.texture", self.texture, self.geometry.n_features + extra, source)
         self.variance = Variance(config.variance)
         self.occupancy: Occupancy = Everywhere(self.radius, "box")
         if config.grid_prune:
@@ -195,7 +197,8 @@ class NeuS(Model):
         samples = self._contributing(rays, self.march(rays, self.occupancy, near, far))
         rendered = self._foreground(rays, samples)
         if config.learned_background:
-            behind = self._background(rays, torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND)))
+            begin = torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND))
+            behind = self._background(rays, begin, 1 - rendered.opacity.detach())
             rendered.background = behind
             rendered.n_samples += behind.n_samples
         backdrop = rays.backdrop if rendered.background is None else rendered.background.color
@@ -206,9 +209,8 @@ class NeuS(Model):
         return self.geometry.level(points)
 
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        field = self.geometry(points)
         extras = [normals] if self.texture.uses_extras else []
-        return self.texture(field.feature, -normals, *extras).clamp(0, 1)
+        return self.texture(self.geometry.feature(points), -normals, *extras).clamp(0, 1)
 
     @torch.no_grad()
     def _contributing(self, rays: Rays, samples: Samples) -> Samples:
@@ -253,15 +255,6 @@ class NeuS(Model):
         slope, width = torch.full_like(sdf, -1.0), torch.full_like(sdf, self.march.step)
         return neus_alpha(sdf, slope, width, self.variance(), self.config.backend)
 
-    def _check_texture(self) -> None:
-        extra = 3 if self.texture.uses_extras else 0
-        given = self.geometry.n_features + extra
-        if self.texture.n_inputs != given:
-            raise ConfigError(
-                f"model.texture.input_feature_dim is {self.texture.n_inputs}, but the model passes {given} numbers "
-                f"(model.geometry.feature_dim{' and the normal' if extra else ''}); set it to {given}"
-            )
-
     def _make_background(self, config: "NeuS.Config") -> None:
         self.geometry_bg: VolumeDensity = geometries.make(config.geometry_bg, "sphere")
         self.texture_bg: VolumeRadiance = textures.make(config.texture_bg)
@@ -273,9 +266,10 @@ class NeuS(Model):
         cone = cone_angle(FAR_BACKGROUND, config.num_samples_per_ray_bg)
         self.march_bg = March(STEP_BACKGROUND, cone, backend=config.backend)
 
-    def _background(self, rays: Rays, near: Float[Tensor, "R"]) -> Rendered:
+    def _background(self, rays: Rays, near: Float[Tensor, "R"], light: Float[Tensor, "R"]) -> Rendered:
+        """What `light`, the share of each ray that the object lets through, meets from `near` on."""
         self.march_bg.is_jittered = self.training and self.config.randomized
         samples = self.march_bg(rays, self.occupancy_bg, near, torch.full_like(near, FAR_BACKGROUND))
         alpha = lambda points, samples: density_alpha(self.geometry_bg.density(points), samples.width)  # noqa: E731
-        samples = visible(samples, rays, alpha, self.config.backend)
+        samples = visible(samples, rays, alpha, self.config.backend, light, self.config.min_weight)
         return render_density(rays, samples, self.geometry_bg, self.texture_bg, self.config.backend)

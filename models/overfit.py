@@ -12,7 +12,7 @@ from utils.registry import ConfigError
 
 @models.register("overfit")
 class Overfit(ImplicitModel):
-    """The family's OverfitModel."""
+    """One scene in one or two passes, whose functions may be one: Implicitron's OverfitModel."""
 
     @dataclass
     class Config(ImplicitConfig):
@@ -22,6 +22,7 @@ class Overfit(ImplicitModel):
         """Whether implicit_function is asked in two passes."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.share_implicit_function_across_passes and self.coarse_implicit_function is not None:
                 raise ConfigError(
                     "coarse_implicit_function has no effect with share_implicit_function_across_passes; remove one"

@@ -2,10 +2,12 @@
 
     python scripts/imgs2poses.py PHOTOS
     python scripts/imgs2poses.py VIDEO.mp4 --frames 150
+    python scripts/imgs2poses.py PHOTOS --train
 
 pycolmap finds the cameras on the CPU: SIFT features, matches of image pairs, incremental mapping (Schonberger and
 Frahm 2016, Structure-from-Motion Revisited). The output folder gets `images/`, upright, `sparse/0/`, `masks/` where
 there is something to make them of, and `imgs2poses.json` with the settings and the figures of the printed table.
+With `--train` the training that makes the textured mesh follows at once.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -30,6 +33,8 @@ from scripts.image_folder import SUFFIXES, MaskSource, extract_frames, store_pho
 from scripts.structure_from_motion import reconstruct, some, undistort, unregistered  # noqa: E402
 from utils.registry import ConfigError  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING = "configs/neus-colmap-fast.yaml"
 CAMERA_MODELS = (
     "SIMPLE_PINHOLE PINHOLE SIMPLE_RADIAL RADIAL OPENCV FULL_OPENCV OPENCV_FISHEYE SIMPLE_RADIAL_FISHEYE RADIAL_FISHEYE"
 ).split()
@@ -58,6 +63,8 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--tolerance", type=int, metavar="N", help=text)
     text = "the object turned before a standing camera: only features inside the masks count"
     parser.add_argument("--turntable", action="store_true", help=text)
+    text = f"go on to the textured mesh, with this configuration (default {TRAINING})"
+    parser.add_argument("--train", nargs="?", const=TRAINING, metavar="YAML", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace what the output folder holds")
     arguments = parser.parse_args(words)
     if arguments.tolerance is not None and arguments.background_color is None:
@@ -69,8 +76,8 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def build(arguments: argparse.Namespace) -> None:
-    """Makes the project and prints what came of it; if it is there already, only prints.
+def build(arguments: argparse.Namespace) -> Path:
+    """Makes the project and prints what came of it; if it is there already, only prints. Returns its folder.
 
     Raises:
         ConfigError: a bad source or output folder, bad masks, or too few images that register.
@@ -81,7 +88,9 @@ def build(arguments: argparse.Namespace) -> None:
     sources = find_sources(arguments)
     source = arguments.source.resolve()
     folder = arguments.output or source.with_name(f"{source.stem}-posed")
-    settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "overwrite")}
+    settings = {
+        name: str(value) for name, value in vars(arguments).items() if name not in ("output", "overwrite", "train")
+    }
     mask_files = [] if arguments.masks is None else sorted(arguments.masks.glob("*"))
     settings |= {"source": str(source), "fingerprint": fingerprint([*sources, *mask_files])}
     result = earlier_result(folder, settings, [sources[0], arguments.masks], arguments.overwrite)
@@ -92,6 +101,7 @@ def build(arguments: argparse.Namespace) -> None:
         result["minutes"] = round((time.monotonic() - begun) / 60, 2)
         record.write_text(json.dumps({"settings": settings, "result": result}, indent=1))
     report(result, folder)
+    return folder
 
 
 def make(sources: list[Path], folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -192,11 +202,14 @@ def report(result: dict[str, Any], folder: Path) -> None:
     Console().print(table)
     if result["missing"]:
         print(f"no camera was found for {some(result['missing'])}; they are not trained on")
-    here = Path.cwd()
-    place = folder.resolve()
+    here, place = Path.cwd(), folder.resolve()
     place = place.relative_to(here) if place.is_relative_to(here) else place
-    words = ["python", "launch.py", "--config", "configs/neus-colmap-fast.yaml", "--train", f"dataset.root_dir={place}"]
-    print(shlex.join(words))
+    print(shlex.join(["python", *training_words(TRAINING, place)]))
+
+
+def training_words(config: str, place: Path) -> list[str]:
+    """What Python is given, in the root of the repository, to train on a project."""
+    return ["launch.py", "--config", config, "--train", f"dataset.root_dir={place}"]
 
 
 def _color(text: str) -> tuple[int, int, int]:
@@ -207,9 +220,13 @@ def _color(text: str) -> tuple[int, int, int]:
 
 
 def main(words: list[str]) -> int:
-    """Exit code: 0, 2 after a mistake of the user's, told in one line, or 130 after Ctrl-C."""
+    """Exit code: 0, 2 after a mistake of the user's, told in one line, 130 after Ctrl-C, or that of the training."""
     try:
-        build(parse_arguments(words))
+        arguments = parse_arguments(words)
+        folder = build(arguments)
+        if arguments.train is not None:
+            words = training_words(arguments.train, folder.resolve())
+            return subprocess.run([sys.executable, *words], cwd=ROOT).returncode
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -9,6 +9,7 @@ from torch import Tensor
 from datasets.views import Views
 from models.base import Model
 from systems import metrics
+from systems.object_scores import object_scores
 from systems.panels import Picture, view_panel
 
 Scores = dict[tuple[str, int], dict[str, Any]]
@@ -28,9 +29,14 @@ def evaluate(model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"])
     rendered = model.render(batch.rays)
     width, height = views.size(row)
     scores: dict[str, Any] = {"view": views.names[row]}
-    if batch.target.is_real:
+    n_channels = rendered.color.shape[1]
+    if n_channels != 3:
+        # Features have no photograph to be compared with; people see the first three.
+        rendered.color = torch.nn.functional.pad(rendered.color[:, :3], (0, max(0, 3 - n_channels)))
+    elif batch.target.is_real:
         image, truth = (color.view(height, width, 3) for color in (rendered.color, batch.target.color))
         scores |= {name: metrics.get(name)(image, truth) for name in metrics.names()}
+        scores |= object_scores(rendered, batch.target, width, height)
     return scores, view_panel(rendered, batch.target, width, height)
 
 
@@ -44,9 +50,10 @@ def gathered(scores: Scores, world_size: int) -> Scores:
 
 
 def mean_scores(scores: Scores, split: str) -> dict[str, float]:
-    """The mean of each metric over the photographs of a split."""
+    """The mean of each score over the photographs of a split that have it."""
     means = {}
-    for name in metrics.names():
+    names = dict.fromkeys(name for score in scores.values() for name in score if name != "view")
+    for name in names:
         values = [score[name] for (one, _), score in scores.items() if one == split and name in score]
         if values:
             means[name] = sum(values) / len(values)

@@ -6,8 +6,6 @@ have coordinates in the millions.
 """
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -21,18 +19,20 @@ from torch import Tensor
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
+from datasets.cameras import Cameras
 from models.base import Model
-from models.mesh import EmptySurface, extract_surface, keep_components, report
+from models.cleaning import keep_components, select, smooth
+from models.mesh import EmptySurface, extract_surface, report
 from models.texture_atlas import bake, decimate, unwrap
 from systems.panels import save_image
+from systems.unseen import seen_faces
+from utils.progress import progress
 from utils.registry import ConfigError
 from utils.similarity import IDENTITY, Z_TO_Y_UP, rotation_of
 from utils.types import Mesh
 
 LINES = 2**16
 """Lines of text that are formatted at once."""
-PAUSE = 10.0
-"""Seconds between two words on how far a stage is."""
 
 
 @dataclass
@@ -47,20 +47,39 @@ class ExportConfig:
     """Triangles that the textured mesh is decimated to."""
     texture_size: int = 2048
     """Side of the square texture, texels; 0 writes no textured mesh."""
-    keep_components: int = 1
-    """Connected parts that are kept, the largest first; 0 keeps all."""
+    min_component_share: float = 0.002
+    """Share of the whole area below which a connected part is dropped. Noise and floaters are smaller; what is a
+    twentieth the size of the object has 0.0025."""
+    keep_components: int = 0
+    """Most connected parts that are kept, the largest first; 0 sets no limit."""
+    drop_unseen: bool = False
+    """Whether faces that no training camera sees are dropped, such as those inside. The mesh is open there."""
+    smoothing: int = 0
+    """Rounds of Taubin smoothing; 10 take off the noise of a radiance field, and detail of the size of a few cells."""
+    max_faces: int = 0
+    """Triangles that the full mesh is decimated to; 0 keeps all."""
     coordinates: Literal["dataset", "scene"] = "dataset"
     """Of the meshes and of cameras.json: those of the data set's files, or those the model sees, z up and the object
     around the origin."""
 
     def __post_init__(self) -> None:
-        for key, least in (("chunk_size", 1), ("texture_faces", 4), ("texture_size", 0), ("keep_components", 0)):
-            if getattr(self, key) < least:
-                raise ConfigError(f"export.{key} is {getattr(self, key)}; expected at least {least}")
+        least = {"chunk_size": 1, "texture_faces": 4} | dict.fromkeys(
+            ("texture_size", "min_component_share", "keep_components", "smoothing", "max_faces"), 0
+        )
+        for key, number in least.items():
+            if getattr(self, key) < number:
+                raise ConfigError(f"export.{key} is {getattr(self, key)}; expected at least {number}")
+        if self.min_component_share >= 1:
+            raise ConfigError(f"export.min_component_share is {self.min_component_share:g}; expected less than 1")
 
 
 def export_surface(
-    model: Model, config: ExportConfig, folder: Path, stem: str, to_dataset: Float64[Tensor, "4 4"] = IDENTITY
+    model: Model,
+    config: ExportConfig,
+    folder: Path,
+    stem: str,
+    to_dataset: Float64[Tensor, "4 4"] = IDENTITY,
+    cameras: Cameras | None = None,
 ) -> tuple[Mesh | None, list[Path], dict[str, Any] | None]:
     """Meshes a model and writes `<stem>-<method><resolution>.obj` and its textured twins, telling how far it is.
 
@@ -72,6 +91,7 @@ def export_surface(
         folder: is created where it is missing.
         stem: start of the file names.
         to_dataset: [4, 4] similarity, scene to dataset.
+        cameras: of the training views; those that `drop_unseen` asks.
 
     Returns:
         The full mesh in scene coordinates, the files written, and the mesh's report, whose `size` is in the coordinates
@@ -79,10 +99,11 @@ def export_surface(
     """
     options = model.isosurface
     if options is None:
-        print("no mesh: model.geometry.isosurface is null")
+        print("no mesh: the field has no surface, or its isosurface is null")
         return None, [], None
     try:
-        full, n_dropped = keep_components(_extract(model), config.keep_components)
+        full, n_queries = _extract(model)
+        full, losses = _clean(full, config, cameras)
     except EmptySurface as error:
         print(f"no mesh: {error}")
         return None, [], None
@@ -92,7 +113,7 @@ def export_surface(
         full = replace(full, colors=color.at_vertices(full, config.chunk_size))
     textured = _texture(full, color, config) if config.texture_size else None
     similarity = to_dataset if config.coordinates == "dataset" else IDENTITY
-    summary = report(full) | {"components_dropped": n_dropped}
+    summary = report(full) | losses | {"field_queries": n_queries}
     summary |= {"size": _size(moved(full, similarity)), "coordinates": config.coordinates}
     print("mesh: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items()))
     stem = f"{stem}-{options.method}{options.resolution}"
@@ -182,52 +203,65 @@ class _SurfaceColor:
     @torch.no_grad()
     def at_vertices(self, mesh: Mesh, chunk: int) -> Float[Tensor, "V 3"]:
         assert mesh.normals is not None
-        tell = _progress("vertex colours")
         colors = torch.empty_like(mesh.vertices)
-        for start in range(0, len(colors), chunk):
-            part = slice(start, start + chunk)
-            colors[part] = self(mesh.vertices[part], mesh.normals[part])
-            tell(min(1.0, (start + chunk) / len(colors)))
+        with progress("vertex colours", len(colors), "vertices") as tell:
+            for start in range(0, len(colors), chunk):
+                part = slice(start, start + chunk)
+                colors[part] = self(mesh.vertices[part], mesh.normals[part])
+                tell(min(1.0, (start + chunk) / len(colors)))
         return colors
 
 
-def _extract(model: Model) -> Mesh:
+def _extract(model: Model) -> tuple[Mesh, int]:
+    """The surface of a model, and at how many points its field was asked."""
     options, device = model.isosurface, _device(model)
     assert options is not None
-    return extract_surface(
-        lambda points: model.level(points.to(device)),
-        model.radius,
-        options.resolution,
-        options.chunk,
-        options.method,
-        model.is_distance,
-        _progress(f"surface at {options.resolution}³"),
-    )
+    n_queries = 0
+
+    def level(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        nonlocal n_queries
+        n_queries += len(points)
+        return model.level(points.to(device))
+
+    with progress(f"surface at {options.resolution}³", options.resolution**3, "nodes") as tell:
+        mesh = extract_surface(
+            level,
+            model.radius,
+            options.resolution,
+            options.chunk,
+            options.method,
+            model.is_distance,
+            lambda points, reach: model.may_hold_surface(points.to(device), reach).cpu(),
+            tell,
+        )
+    return mesh, n_queries
+
+
+def _clean(mesh: Mesh, config: ExportConfig, cameras: Cameras | None) -> tuple[Mesh, dict[str, int]]:
+    """The mesh that is wanted, and what it has lost."""
+    losses = {}
+    if config.drop_unseen:
+        assert cameras is not None
+        with progress("faces in sight", len(cameras), "views") as tell:
+            is_seen = seen_faces(mesh, cameras, tell)
+        losses["faces_unseen"] = int((~is_seen).count_nonzero())
+        if not is_seen.any():
+            raise EmptySurface(f"none of {len(cameras)} training cameras sees it; set export.drop_unseen to false")
+        mesh = select(mesh, is_seen)
+    mesh, losses["components_dropped"] = keep_components(mesh, config.keep_components, config.min_component_share)
+    mesh = smooth(mesh, config.smoothing)
+    return decimate(mesh, config.max_faces or len(mesh.faces)), losses
 
 
 def _texture(mesh: Mesh, color: _SurfaceColor, config: ExportConfig) -> Mesh:
-    _progress("texture atlas")
+    print("texture atlas ...", flush=True)
     light = unwrap(decimate(replace(mesh, colors=None), config.texture_faces), config.texture_size)
-    tell = _progress(f"texture of {config.texture_size}²")
-    return bake(light, color, config.texture_size, config.chunk_size, tell)
+    with progress(f"texture of {config.texture_size}²", config.texture_size**2, "texels") as tell:
+        return bake(light, color, config.texture_size, config.chunk_size, tell)
 
 
 def _device(model: Model) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def _progress(what: str) -> Callable[[float], None]:
-    """Says what begins, and returns what to tell the finished share; lines, because a bar may be on the screen."""
-    print(f"{what} ...", flush=True)
-    said = time.monotonic()
-
-    def tell(share: float) -> None:
-        nonlocal said
-        if time.monotonic() - said > PAUSE:
-            said = time.monotonic()
-            print(f"{what}: {share:.0%}", flush=True)
-
-    return tell
 
 
 def _pixels(mesh: Mesh) -> np.ndarray:

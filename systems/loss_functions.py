@@ -1,7 +1,9 @@
 """Losses: pure functions of what was rendered and what was photographed, chosen and weighted by `lambda_<name>`.
 
-A loss is one registered function; `needs` names the quantities of `Rendered` (or `mask`, of the target) without which
-it has no meaning, and keyword arguments are its options, set by keys of the same name.
+A loss is one registered function; `needs` names the quantities of `Rendered` (or `mask` and `true depth`, of the
+target) without which it has no meaning, and keyword arguments are its options, set by keys of the same name.
+`lambda_prev_stage_<name>` weighs it on what the pass before the last one saw, `prev_stage_prev_stage_` on the pass
+before that.
 """
 
 import inspect
@@ -34,10 +36,24 @@ def loss(name: str, *needs: str) -> Callable[[Loss], Loss]:
     return file
 
 
-def _mean_over_hits(per_ray: Float[Tensor, "R C"], rendered: Rendered) -> Float[Tensor, ""]:
+def mean_over_hits(per_ray: Float[Tensor, "R C"], rendered: Rendered) -> Float[Tensor, ""]:
     """Mean over rays that met anything; rays through empty cells only have no gradient to give."""
     hit = rendered.is_hit.to(per_ray.dtype)
     return (per_ray.mean(-1) * hit).sum() / hit.sum().clamp_min(1)
+
+
+def color_error(rendered: Rendered, target: Target) -> Float[Tensor, "R 3"]:
+    """Difference of colours.
+
+    Raises:
+        ValueError: what was rendered is not a colour.
+    """
+    if rendered.color.shape != target.color.shape:
+        raise ValueError(
+            f"the model renders {rendered.color.shape[1]} channels, but photographs have 3; set "
+            "model.render_features_dimensions=3, or the weights of losses of colours to 0"
+        )
+    return rendered.color - target.color
 
 
 def _mean(per_sample: Float[Tensor, "N"]) -> Float[Tensor, ""]:
@@ -48,19 +64,20 @@ def _mean(per_sample: Float[Tensor, "N"]) -> Float[Tensor, ""]:
 @loss("rgb")
 def rgb(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Smooth L1 of colours with beta 1; as colours differ by at most 1, half the mean squared error."""
-    return _mean_over_hits(F.smooth_l1_loss(rendered.color, target.color, reduction="none"), rendered)
+    error = color_error(rendered, target)
+    return mean_over_hits(F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none"), rendered)
 
 
 @loss("rgb_mse")
 def rgb_mse(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean squared error of colours."""
-    return _mean_over_hits((rendered.color - target.color).square(), rendered)
+    return mean_over_hits(color_error(rendered, target).square(), rendered)
 
 
 @loss("rgb_l1")
 def rgb_l1(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean absolute error of colours."""
-    return _mean_over_hits((rendered.color - target.color).abs(), rendered)
+    return mean_over_hits(color_error(rendered, target).abs(), rendered)
 
 
 @loss("eikonal", "gradient")
@@ -146,7 +163,7 @@ class LossSet:
 
     Args:
         config: `lambda_<loss>` and the losses' own options, as schedules.
-        quantities: what the model's `Rendered` carries, plus `mask` where the data set has masks.
+        quantities: what the model's `Rendered` carries, plus `mask` and `true depth` where the data set has them.
 
     Raises:
         ConfigError: an unknown key, or a loss whose quantity nobody produces.
@@ -160,9 +177,11 @@ class LossSet:
         for key, schedule in config.items():
             if key in options:
                 self._options[key] = schedule
-            elif key in known:
+            elif (plain := _plain(key)) in known:
                 if schedule.start != 0 or schedule.end != 0:
-                    self._add(key, known[key], schedule, quantities)
+                    self._add(key.removeprefix("lambda_"), quantities, schedule)
+            elif plain in _NEVER:
+                raise ConfigError(f"system.loss.{key}: {_NEVER[plain]}; remove the key")
             else:
                 words = [*known, *sorted(options)]
                 raise ConfigError(f"system.loss.{key}: unknown loss{nearest(key, words)}; known: {', '.join(words)}")
@@ -173,33 +192,61 @@ class LossSet:
         terms = {}
         for name, weight in weights.items():
             if weight != 0:
-                function = losses.get(name)
+                n_earlier, plain = _staged(name)
+                function, seen = losses.get(plain), rendered
+                for _ in range(n_earlier):
+                    assert seen.coarse is not None
+                    seen = seen.coarse
                 names = [key for key in _options_of(function) if key in self._options]
                 options = {key: self._options[key].at(step, epoch) for key in names}
-                terms[name] = function(rendered, target, **options)
+                terms[name] = function(seen, target, **options)
         total = sum(
             (weights[name] * term for name, term in terms.items()), torch.zeros((), device=rendered.color.device)
         )
         return LossReport(total, terms, weights)
 
-    def _add(self, key: str, function: Loss, schedule: Schedule, quantities: frozenset[str]) -> None:
-        missing = function.needs - quantities  # type: ignore[attr-defined]
+    def _add(self, name: str, quantities: frozenset[str], schedule: Schedule) -> None:
+        n_earlier, plain = _staged(name)
+        needs = losses.get(plain).needs | ({_EARLIER * n_earlier} if n_earlier else frozenset())
+        missing = needs - quantities
+        key = f"system.loss.lambda_{name}"
         if missing == {"mask"}:
-            notice(f"system.loss.{key} has no effect: the data set has no masks")
+            notice(f"{key} has no effect: the data set has no masks")
         elif missing:
             remedies = "; ".join(_REMEDIES.get(quantity, f"no part makes '{quantity}'") for quantity in sorted(missing))
-            raise ConfigError(f"system.loss.{key} is not 0, but nothing gives it what it compares: {remedies}")
+            raise ConfigError(f"{key} is not 0, but nothing gives it what it compares: {remedies}")
         else:
-            self._weights[key.removeprefix("lambda_")] = schedule
+            self._weights[name] = schedule
 
 
+_EARLIER = "prev_stage_"
+"""What the name of a loss of an earlier pass has before it."""
+_NEVER = {"lambda_kl": "nothing ever produced what this published key weighs"}
+"""Losses of published configurations that no code knows."""
 _REMEDIES = {
     "laplacian": "set model.geometry.grad_type=finite_difference, or the weight to 0",
     "background": "set model.learned_background=true, or the weight to 0",
     "probes": "set model.num_probes to a number of points, or the weight to 0",
     "sdf": "choose model.name=neus, or set the weight to 0",
     "gradient": "choose model.name=neus, or set the weight to 0",
+    "true depth": "the data set has no depth maps; set the weight to 0",
+    "density_grid": "choose model.implicit_function.name=voxel-grid, or set the weight to 0",
+    "code_norm": "set model.global_encoder.name=sequence-autodecoder, or the weight to 0",
+    _EARLIER: "the model has a single pass; set model.num_passes=2, or the weight to 0",
 }
+
+
+def _plain(key: str) -> str:
+    """The key of a loss without the passes that it looks back."""
+    return f"lambda_{_staged(key.removeprefix('lambda_'))[1]}" if key.startswith("lambda_") else key
+
+
+def _staged(name: str) -> tuple[int, str]:
+    """How many passes before the last one a loss looks, and its plain name."""
+    plain = name
+    while plain.startswith(_EARLIER):
+        plain = plain.removeprefix(_EARLIER)
+    return (len(name) - len(plain)) // len(_EARLIER), plain
 
 
 def _options_of(function: Loss) -> list[str]:

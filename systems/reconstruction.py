@@ -13,6 +13,7 @@ from torch import Tensor
 from datasets.inspection import inspect_scene
 from datasets.inspection_files import write_inspection
 from datasets.inspection_report import warnings
+from datasets.module import SceneData
 from datasets.pixels import draw_pixels
 from datasets.views import Views
 from models import models
@@ -78,8 +79,8 @@ class Reconstruction(pl.LightningModule):
         size = self.model.step_size
         self.budget = RayBudget(size.n_rays, size.limit, size.n_samples, size.is_dynamic)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        # Losses are checked before anything is loaded; masks are known only with the data.
-        LossSet(config.loss, self.model.quantities | {"mask"})
+        # Losses are checked before anything is loaded; what targets hold is known only with the data.
+        LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
         self.train_seconds = 0.0
         self.n_samples_seen = 0
         self.to_dataset = IDENTITY
@@ -91,6 +92,7 @@ class Reconstruction(pl.LightningModule):
     def on_train_start(self) -> None:
         views = self._views("train")
         quantities = self.model.quantities | ({"mask"} if views.has_mask else set())
+        quantities |= {"true depth"} if views.depth is not None else set()
         self.losses = LossSet(self.config.loss, quantities)
         self.to_dataset = IDENTITY if views.to_dataset is None else views.to_dataset.cpu()
         if self.trainer.is_global_zero:
@@ -116,7 +118,7 @@ class Reconstruction(pl.LightningModule):
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
         self.n_samples_seen += rendered.n_samples
-        self._log_training(report, rendered)
+        self._log_training(report, rendered, len(drawn.rays))
         self._began = began
         return report.total
 
@@ -126,9 +128,9 @@ class Reconstruction(pl.LightningModule):
 
     def _draw_rays(self) -> RayBatch:
         views, options = self._views("train"), self.model.config
-        n = self.budget.n_rays
-        view, pixel = draw_pixels(views, n, one_image=not options.batch_image_sampling)
-        return views.draw(view, pixel, self._training_backdrop(n))
+        one_image = not options.batch_image_sampling
+        view, pixel = draw_pixels(views, self.budget.n_rays, one_image, options.pixel_sampling)
+        return views.draw(view, pixel, self._training_backdrop(len(view)))
 
     def _training_backdrop(self, n: int) -> Float[Tensor, "n 3"]:
         name = self.model.config.background_color
@@ -143,7 +145,7 @@ class Reconstruction(pl.LightningModule):
         is_black = self.model.config.background_color == "black"
         return torch.full((3,), 0.0 if is_black else 1.0, device=self.device)
 
-    def _log_training(self, report: LossReport, rendered: Rendered) -> None:
+    def _log_training(self, report: LossReport, rendered: Rendered, n_rays: int) -> None:
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every:
             return
@@ -155,9 +157,9 @@ class Reconstruction(pl.LightningModule):
         values: dict[str, Any] = {f"train/loss_{name}": term.detach() for name, term in report.terms.items()}
         values |= {f"train_params/lambda_{name}": weight for name, weight in report.weights.items()}
         values |= {"train/loss": report.total.detach(), "train/minutes": self.train_seconds / 60}
-        values["train/samples_per_ray"] = rendered.n_samples / self.budget.n_rays
+        values["train/samples_per_ray"] = rendered.n_samples / n_rays
         self.log_dict(values)
-        shown: dict[str, Any] = {"train/num_rays": float(self.budget.n_rays)}
+        shown: dict[str, Any] = {"train/num_rays": float(n_rays)}
         if rendered.sharpness is not None:
             shown["train/inv_s"] = rendered.sharpness.detach()
         if "rgb" in report.terms or "rgb_mse" in report.terms:
@@ -185,7 +187,7 @@ class Reconstruction(pl.LightningModule):
         folder, stem, views = self._folder(), f"it{self.step.item()}", self._views("test")
         frames = [place for place in scores if place[0] == "path"] or list(scores)
         video = write_video([self._frame_path(*place) for place in frames], folder / f"{stem}-test.mp4")
-        written = [video, *self.export(views.surface)]
+        written = [video, *self.export(self.trainer.datamodule, views.surface)]  # type: ignore[attr-defined]
         if views.is_real:
             written.append(self._write_cameras("test"))
         result = summary(scores, "test")
@@ -212,8 +214,12 @@ class Reconstruction(pl.LightningModule):
         self.log_dict(values, prog_bar=split == "val", rank_zero_only=True)
         return scores
 
-    def export(self, surface: Surface | None = None) -> list[Path]:
+    def export(self, data: SceneData, surface: Surface | None = None) -> list[Path]:
         """Meshes the model, writes the files and, where the true surface is known, measures the error.
+
+        Args:
+            data: is read where the options ask for the training cameras.
+            surface: the truth.
 
         Returns:
             Paths of what was written.
@@ -222,7 +228,8 @@ class Reconstruction(pl.LightningModule):
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
         options = self.experiment.export
-        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset)
+        cameras = data.views("train").cameras if options.drop_unseen else None
+        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, cameras)
         restate_cameras(folder / CAMERAS, options.coordinates)
         if mesh is not None and report is not None and surface is not None:
             report |= geometry_error(mesh, surface)
@@ -257,7 +264,10 @@ class Reconstruction(pl.LightningModule):
         self.model.load_state_dict({key[6:]: value for key, value in saved if key.startswith("model.")})
 
     def _views(self, split: str) -> Views:
-        return self.trainer.datamodule.views(split)  # type: ignore[attr-defined]
+        views: Views = self.trainer.datamodule.views(split)  # type: ignore[attr-defined]
+        if views.scene_names is not None:
+            self.model.know_scenes(views.scene_names)
+        return views
 
     def _folder(self) -> Path:
         return Path(self.experiment.save_dir)

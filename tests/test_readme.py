@@ -23,14 +23,14 @@ def test_the_part_of_ones_own_works_as_written(tmp_path):
     plugin.write_text(code[1])
     launch.import_plugins([str(plugin)])
     try:
-        weights = {"lambda_rgb_huber": Schedule.constant(1.0), "huber_delta": Schedule.constant(0.2)}
+        weights = {"lambda_rgb_charbonnier": Schedule.constant(1.0), "charbonnier_width": Schedule.constant(0.3)}
         seen = Rendered(torch.tensor([[0.5, 0.5, 0.5]]), torch.ones(1), torch.ones(1))
-        target = Target(torch.tensor([[0.4, 0.0, 0.5]]))
-        # |e| = 0.1 is squared, 0.5 is linear: (0.1^2 / 2 + 0.2 * (0.5 - 0.1) + 0) / 3.
+        target = Target(torch.tensor([[0.1, 0.5, 0.5]]))
+        # sqrt(0.4^2 + 0.3^2) - 0.3 = 0.2 in one channel, 0 in the others.
         total = LossSet(weights, frozenset())(seen, target, 0, 0).total
-        assert total.item() == pytest.approx((0.005 + 0.08) / 3, rel=1e-5)
+        assert total.item() == pytest.approx(0.2 / 3, rel=1e-5)
     finally:
-        losses._parts.pop("rgb_huber")
+        losses._parts.pop("rgb_charbonnier")
 
 
 def test_files_that_the_readme_names_exist():

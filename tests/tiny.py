@@ -86,7 +86,7 @@ class Fit(pl.LightningModule):
     def predict_step(self, index: torch.Tensor, batch_idx: int) -> None:
         self._mark(f"predict-{int(index)}")
 
-    def export(self) -> list[Path]:
+    def export(self, data: Any) -> list[Path]:
         return [self._mark("mesh")]
 
     def load_model_weights(self, checkpoint: dict[str, Any]) -> None:

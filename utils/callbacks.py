@@ -57,6 +57,10 @@ class ProgressLine(ProgressBar):
     def on_test_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
         self._advance(trainer, module, rest[2] + 1)
 
+    def on_test_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # The export that follows has bars of its own.
+        self._close()
+
     def on_predict_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._open("predict", int(sum(trainer.num_predict_batches)), 0)
 

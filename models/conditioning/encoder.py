@@ -1,6 +1,7 @@
 """Global encoders: one code per scene or moment, which implicit functions take beside positions."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ class GlobalEncoder(nn.Module, ABC):
 
     n_outputs: int
     has_norm: bool = False
+
+    def know_scenes(self, names: Sequence[str]) -> None:
+        """Called before rays come, with the names of the sequences that `Rays.scene` counts."""
 
     @abstractmethod
     def forward(self, rays: Rays) -> Float[Tensor, "R G"]:

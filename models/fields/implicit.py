@@ -10,6 +10,7 @@ All are built as `function(config, sizes)`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +28,12 @@ class Sizes:
     Attributes:
         n_channels: of rendered colour.
         n_code: of the global code, 0 without an encoder.
+        n_pooled: of what is pooled at a point from a photograph, 0 without source views.
     """
 
     n_channels: int = 3
     n_code: int = 0
+    n_pooled: int = 0
 
 
 @dataclass
@@ -119,11 +122,20 @@ class DistanceFunction(ImplicitFunction):
 
 
 class LatentFunction(ImplicitFunction):
-    """A latent feature of space that a renderer marches by, and the network that shows it. It has no surface."""
+    """A latent feature of space that a renderer marches by, and the network that shows it. It has no surface.
+
+    Attributes:
+        n_features: length of the feature.
+    """
+
+    n_features: int
 
     @abstractmethod
-    def forward(self, rays: Rays, points: RayPoints, context: Context) -> Float[Tensor, "R P F"]:
-        """Feature of the points."""
+    def forward(self, rays: Rays, context: Context) -> Callable[[RayPoints], Float[Tensor, "R P F"]]:
+        """The function along these rays: asked with points, it gives their features.
+
+        What does not depend on the points is computed here, once for all steps of a march.
+        """
 
     @abstractmethod
     def pixel(self, rays: Rays, feature: Float[Tensor, "R F"]) -> tuple[Float[Tensor, "R"], Float[Tensor, "R C"]]:

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models import implicit_functions
-from models.fields.harmonics import HarmonicEmbedding
 from models.fields.implicit import FieldOutput, RadianceFunction, Sizes
 from models.fields.isosurface import IsosurfaceConfig
+from models.fields.point_embedding import PointEmbedding
+from models.fields.radiance_heads import RadianceHeads
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays
 
@@ -61,44 +62,26 @@ class NerfMLP(RadianceFunction):
                 "model.implicit_function.input_xyz is false, so that the network sees nothing; set it to true or give "
                 "model.global_encoder"
             )
-        self.position = HarmonicEmbedding(config.n_harmonic_functions_xyz)
-        self.direction = HarmonicEmbedding(config.n_harmonic_functions_dir)
+        self.position = PointEmbedding(config.n_harmonic_functions_xyz, config.use_integrated_positional_encoding)
         n_input = self.position.n_outputs * config.input_xyz + sizes.n_code
-        width, n_color = config.n_hidden_neurons_xyz, config.n_hidden_neurons_dir
+        width = config.n_hidden_neurons_xyz
         trunk = [
             nn.Linear(n_input if layer == 0 else width + n_input * (layer in config.append_xyz), width)
             for layer in range(config.n_layers_xyz)
         ]
-        self.trunk = nn.ModuleList(trunk)
-        self.intermediate = nn.Linear(width, width)
-        self.density = nn.Linear(width, 1)
-        self.color_hidden = nn.Linear(width + self.direction.n_outputs, n_color)
-        self.color = nn.Linear(n_color, sizes.n_channels)
-        for layer in (*trunk, self.intermediate, self.density):
+        for layer in trunk:
             nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(self.density.bias)
+        self.trunk = nn.ModuleList(trunk)
+        self.heads = RadianceHeads(
+            width, config.n_hidden_neurons_dir, config.n_harmonic_functions_dir, sizes.n_channels
+        )
 
     def forward(self, rays: Rays, points: RayPoints, context: Context) -> FieldOutput:
-        hidden = self._trunk(self._embedded(rays, points), context.code, points.t.shape)
-        density = F.linear(hidden, self.density.weight, self.density.bias)
-        return FieldOutput(density.view(points.t.shape), self._color(hidden, rays).view(*points.t.shape, -1))
+        embedded = self.position(rays, points).flatten(0, 1) if self.config.input_xyz else None
+        hidden = self._trunk(embedded, context.code, points.n_points)
+        return self.heads(hidden.view(*points.t.shape, self.config.n_hidden_neurons_xyz), rays)
 
-    def _embedded(self, rays: Rays, points: RayPoints) -> Float[Tensor, "N E"] | None:
-        """Harmonics of the positions, or None where only the code counts."""
-        if not self.config.input_xyz:
-            return None
-        if not self.config.use_integrated_positional_encoding:
-            return self.position(points.positions(rays).view(-1, 3))
-        if points.edges is None or rays.radius is None:
-            raise ConfigError(
-                "model.implicit_function.use_integrated_positional_encoding needs the cones of pixels; set "
-                "model.ray_sampler.cast_ray_bundle_as_cone to true"
-            )
-        mean, variance = cone_gaussians(rays, points)
-        return self.position(mean.view(-1, 3), variance.view(-1, 3))
-
-    def _trunk(self, embedded: Tensor | None, code: Tensor | None, shape: torch.Size) -> Float[Tensor, "N H"]:
-        n_points = shape[1]
+    def _trunk(self, embedded: Tensor | None, code: Tensor | None, n_points: int) -> Float[Tensor, "N H"]:
         n_embedded = 0 if embedded is None else embedded.shape[1]
         hidden = None
         for index, layer in enumerate(self.trunk):
@@ -117,37 +100,3 @@ class NerfMLP(RadianceFunction):
             hidden = torch.relu_(total)
         assert hidden is not None
         return hidden
-
-    def _color(self, hidden: Float[Tensor, "N H"], rays: Rays) -> Float[Tensor, "N C"]:
-        """Colour in [0, 1]. The two layers before the first activation are multiplied with each other, not one after
-        the other with every point."""
-        width = self.config.n_hidden_neurons_xyz
-        of_trunk, of_direction = self.color_hidden.weight[:, :width], self.color_hidden.weight[:, width:]
-        bias = torch.addmv(self.color_hidden.bias, of_trunk, self.intermediate.bias)
-        per_ray = F.linear(self.direction(F.normalize(rays.directions, dim=-1)), of_direction, bias)
-        per_point = F.linear(hidden, of_trunk @ self.intermediate.weight)
-        n_rays = len(rays)
-        first = torch.relu_(per_point.view(n_rays, -1, per_point.shape[-1]) + per_ray[:, None])
-        return torch.sigmoid(self.color(first.view(per_point.shape)))
-
-
-def cone_gaussians(rays: Rays, points: RayPoints) -> tuple[Float[Tensor, "R P 3"], Float[Tensor, "R P 3"]]:
-    """Mean and variance by axis of the points in intervals of cones (Barron et al. 2021, mip-NeRF, eq. 7 and 16).
-
-    Args:
-        rays: with the radii of their cones.
-        points: with edges.
-    """
-    assert points.edges is not None and rays.radius is not None
-    start, end = points.edges[:, :-1], points.edges[:, 1:]
-    middle, half = 0.5 * (start + end), 0.5 * (end - start)
-    middle2, half2 = middle.square(), half.square()
-    # An interval of no length at the origin is a point.
-    share = half2 / (3 * middle2 + half2).clamp_min(torch.finfo(half.dtype).tiny)
-    t = middle + 2 * middle * share
-    along = half2 / 3 - 4 / 15 * share.square() * (12 * middle2 - half2)
-    across = rays.radius[:, None].square() * (middle2 / 4 + 5 / 12 * half2 - 4 / 15 * half2 * share)
-    direction2 = rays.directions.square()
-    sideways = 1 - direction2 / direction2.sum(-1, keepdim=True).clamp_min(1e-6)
-    variance = along[..., None] * direction2[:, None] + across[..., None] * sideways[:, None]
-    return torch.addcmul(rays.origins[:, None], rays.directions[:, None], t[..., None]), variance

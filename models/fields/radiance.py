@@ -10,6 +10,7 @@ from models.fields.activations import get_activation
 from models.fields.encodings import Encoding, SphericalHarmonics
 from models.fields.mlp import MLP
 from utils.config import slot
+from utils.registry import ConfigError
 
 
 @textures.register("volume-radiance")
@@ -82,3 +83,21 @@ class VolumeColor(nn.Module):
     ) -> Float[Tensor, "N 3"]:
         """Colour; directions and extras are accepted for the sake of one signature and have no part in it."""
         return self.color_activation(self.network(feature).float())
+
+
+def check_width(where: str, texture: VolumeRadiance | VolumeColor, n_given: int, source: str) -> None:
+    """Says what a texture expects and what it would get.
+
+    Args:
+        where: full key of the texture.
+        n_given: numbers that it would get beside the direction.
+        source: what they are, for the error.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if texture.n_inputs != n_given:
+        raise ConfigError(
+            f"{where}.input_feature_dim is {texture.n_inputs}, but the model passes {n_given} numbers ({source}); "
+            f"set it to {n_given}"
+        )

@@ -122,6 +122,11 @@ class VolumeSDF(nn.Module):
         with self._full_precision(points):
             return self._activate(self.network(self._unit(points), n_outputs=1)[:, 0])
 
+    def feature(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
+        """What the texture is told, alone."""
+        with self._full_precision(points):
+            return self.feature_activation(self.network(self._unit(points)))
+
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Negative inside the isosurface, which lies where the distance equals its threshold."""
         if self.isosurface is None:

@@ -66,13 +66,25 @@ def cone_angle(far: float, n_samples: int) -> float:
 
 
 def visible(
-    samples: Samples, rays: Rays, alpha: Callable[[Float[Tensor, "N 3"], Samples], Float[Tensor, "N"]], backend: Backend
+    samples: Samples,
+    rays: Rays,
+    alpha: Callable[[Float[Tensor, "N 3"], Samples], Float[Tensor, "N"]],
+    backend: Backend,
+    light: Float[Tensor, "R"] | None = None,
+    least: float = 0.0,
 ) -> Samples:
-    """The samples that light can reach: those before the ray has become opaque."""
+    """The samples that light can reach: those before the ray has become opaque.
+
+    Args:
+        light: [R] share of a ray's light that arrives at its first sample, in [0, 1]; all of it where not given.
+        least: share of the light below which what a sample gives is left out as well; 0 keeps all that are reached.
+    """
     with torch.no_grad():
         opacity = alpha(samples.points(rays), samples)
         ones = torch.ones(1, len(samples), device=opacity.device)
         weights, _ = ops.composite(opacity, ones, samples.offsets, backend=backend)
+        if least > 0:
+            return samples.keep((weights if light is None else weights * light[samples.ray]) >= least)
         # w = alpha * T, so T is known wherever alpha is not zero; clear samples before an opaque one stay.
         transmittance = weights / opacity.clamp_min(1e-12)
         return samples.keep((transmittance >= _OPAQUE) | (opacity < 1e-12))

@@ -12,6 +12,7 @@ from models.rendering.raymarchers import EmissionAbsorption, RayMarcher
 from models.rendering.refinement import refine
 from models.rendering.renderer import Renderer
 from utils.config import slot
+from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays, Rendered
 
 
@@ -55,6 +56,12 @@ class MultiPass(Renderer):
         self, rays: Rays, points: RayPoints, functions: Sequence[ImplicitFunction], context: Context
     ) -> Rendered:
         config = self.config
+        least = 1 if len(functions) == 1 else 3
+        if points.n_points < least:
+            raise ConfigError(
+                f"model.ray_sampler gives {points.n_points} points a ray; multipass-ea with {len(functions)} passes "
+                f"needs {least} or more, set n_pts_per_ray_training and n_pts_per_ray_evaluation"
+            )
         noise = config.density_noise_std_train if self.training else 0.0
         rendered, weights = None, None
         for function in functions:

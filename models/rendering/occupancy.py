@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from models import occupancies, ops
-from models.fields.contraction import Contraction, expand
+from models.fields.contraction import Contraction, contract, expand
 from utils.randomness import mix
 
 EMPTY, SURFACE, SOLID = 0, 1, 2
@@ -67,6 +67,22 @@ class Occupancy(nn.Module, ABC):
         unit = points / (2 * self.radius) + 0.5
         x, y, z = (unit * self.resolution).long().clamp(0, self.resolution - 1).unbind(-1)
         return self.cells[z, y, x]
+
+    def near(self, points: Float[Tensor, "N 3"], reach: float) -> Bool[Tensor, "N"]:
+        """Whether a cell that is not empty may lie within `reach` of world points, axis by axis, world units."""
+        unit_reach = reach / (2 * self.radius)
+        if self.contraction == "sphere":
+            # It halves distances and shrinks them outside of the ball, though not axis by axis: the diagonal counts.
+            unit_reach *= math.sqrt(3) / 2
+        n_cells = math.ceil(unit_reach * self.resolution)
+        holds = (self.cells != EMPTY).float()[None]
+        for axis in range(3):
+            window, padding = [1, 1, 1], [0, 0, 0]
+            window[axis], padding[axis] = 2 * n_cells + 1, n_cells
+            holds = torch.nn.functional.max_pool3d(holds, window, 1, padding)
+        index = (contract(points, self.radius, self.contraction) * self.resolution).long()
+        x, y, z = index.clamp(0, self.resolution - 1).unbind(-1)
+        return holds[0, z, y, x] > 0
 
     def _unit(
         self, index: Int[Tensor, "M"], shift: Float[Tensor, "M 3"] | float, resolution: int

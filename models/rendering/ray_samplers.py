@@ -1,4 +1,7 @@
-"""Where along its ray a function is asked first: points between two distances."""
+"""Where along its ray a function is asked first: points between two distances.
+
+Numbers such as [D5] are those of the list of differences in docs/implicitron.md.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field

@@ -34,7 +34,7 @@ class MarcherConfig:
     replicate_last_interval: bool = False
     """Whether the last interval is as long as the one before it."""
     background_opacity: float = 0.0
-    """Otherwise its length, world units."""
+    """Length of the last interval otherwise, world units."""
     density_relu: bool = True
     """Whether negative densities count as 0."""
     blend_output: bool = False

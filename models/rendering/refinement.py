@@ -1,4 +1,5 @@
-"""Hierarchical sampling: a pass looks closer where the one before it saw something (Mildenhall et al. 2020, sec. 5.2)."""
+"""Hierarchical sampling: a pass looks closer where the one before it saw something (NeRF, Mildenhall et al. 2020,
+sec. 5.2)."""
 
 import torch
 from jaxtyping import Float
@@ -24,13 +25,13 @@ def refine(
 
     Args:
         points: of the pass that is over.
-        weights: [R, P] shares of the ray's colour, not negative.
+        weights: [R, P] shares of the ray's colour; negative ones count as 0.
         n: number of points to add.
         is_random: whether they are drawn at random; otherwise they stand at even steps of the distribution.
         keeps_points: whether the points of the pass stay among them.
         is_blurred: whether weights are widened by a maximum and a mean of neighbours (Barron et al. 2021, mip-NeRF).
         epsilon: added to every weight, so that an empty ray is sampled evenly (the published sampler adds it once to
-            their sum, which sends all points of an empty ray to its far end [D6]).
+            their sum, which sends all points of an empty ray to its far end; D6 in docs/implicitron.md).
 
     Returns:
         n points a ray, or P + n; with edges, n intervals or P + n + 1.
@@ -60,12 +61,12 @@ def sample_distribution(
 
     Args:
         edges: [R, B + 1] of the bins, ascending.
-        weights: [R, B] of the bins, not negative, of any sum.
+        weights: [R, B] of the bins, of any sum; negative ones count as 0.
         n: places a row.
         is_random: whether they are drawn at random; otherwise at n even steps from the first edge to the last.
         epsilon: added to every weight.
     """
-    share = torch.cumsum(weights + epsilon, dim=1)
+    share = torch.cumsum(weights.clamp_min(0) + epsilon, dim=1)
     share = torch.nn.functional.pad(share / share[:, -1:], (1, 0))  # [R, B + 1]
     if is_random:
         wanted = torch.rand(len(edges), n, device=edges.device).sort(dim=1).values

@@ -40,7 +40,7 @@ def read(path: Path) -> Any:
 
 
 def experiment(path: Path, tmp_path: Path) -> Experiment:
-    missing = re.findall(r"^  (scene|root_dir): \?\?\?", path.read_text(), flags=re.MULTILINE)
+    missing = re.findall(r"^  (scene|root_dir|category): \?\?\?", path.read_text(), flags=re.MULTILINE)
     config = load(path, [f"dataset.{key}=somewhere" for key in missing])
     add_run_keys(config, {"exp_dir": str(tmp_path), "train": False})
     return parse(Experiment, config)

@@ -35,6 +35,7 @@ class CubeCapture:
         intrinsics: [V, 3, 3].
         rotation, translation: [V, 3, 3], [V, 3] world to camera.
         photographs: RGBA, alpha 255 where the cube is.
+        distances: [H, W] of each photograph, from the camera to the cube along the rays, 0 beside it.
     """
 
     names: list[str]
@@ -43,6 +44,7 @@ class CubeCapture:
     rotation: np.ndarray
     translation: np.ndarray
     photographs: list[np.ndarray] = field(default_factory=list)
+    distances: list[np.ndarray] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,8 +73,11 @@ class CubeCapture:
         return self.to_world(view)[:3, 3], world / np.linalg.norm(world, axis=-1, keepdims=True)
 
 
-def cube_capture(sizes: tuple[tuple[int, int], ...] = SIZES) -> CubeCapture:
-    """The cube from as many cameras as there are sizes, around it at different heights, no two of them alike."""
+def cube_capture(sizes: tuple[tuple[int, int], ...] = SIZES, is_plain: bool = False) -> CubeCapture:
+    """The cube from as many cameras as there are sizes, around it at different heights, no two of them alike.
+
+    A plain camera has one focal length, and its optical axis passes the middle of the image.
+    """
     n_views = len(sizes)
     intrinsics, rotation, translation = np.zeros((n_views, 3, 3)), np.zeros((n_views, 3, 3)), np.zeros((n_views, 3))
     for view, (width, height) in enumerate(sizes):
@@ -87,14 +92,17 @@ def cube_capture(sizes: tuple[tuple[int, int], ...] = SIZES) -> CubeCapture:
         translation[view] = -rotation[view] @ position
         focal = 55 + view
         intrinsics[view] = [[focal, 0, width / 2 + 1.25], [0, focal + 2, height / 2 - 0.75], [0, 0, 1]]
+        if is_plain:
+            intrinsics[view] = [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]
     names = [f"{view:03d}" for view in range(n_views)]
     capture = CubeCapture(names, list(sizes), intrinsics, rotation, translation)
-    capture.photographs = [_photograph(*capture.directions(view)) for view in range(n_views)]
+    seen = [_photograph(*capture.directions(view)) for view in range(n_views)]
+    capture.photographs, capture.distances = [pixels for pixels, _ in seen], [distance for _, distance in seen]
     return capture
 
 
-def _photograph(origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """RGBA pixels: where rays enter the cube (slab method)."""
+def _photograph(origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """RGBA pixels, and distances to where rays enter the cube (slab method)."""
     with np.errstate(divide="ignore"):
         low, high = ((CENTER + side * HALF_SIDE - origin) / directions for side in (-1, 1))
     near, far = np.minimum(low, high), np.maximum(low, high)
@@ -102,7 +110,8 @@ def _photograph(origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
     axis = near.argmax(-1)
     is_upper = np.take_along_axis(high < low, axis[..., None], -1)[..., 0]
     color = np.where(is_hit[..., None], COLORS[2 * axis + is_upper], BACKDROP)
-    return np.concatenate((color, 255 * is_hit[..., None]), axis=-1).astype(np.uint8)
+    pixels = np.concatenate((color, 255 * is_hit[..., None]), axis=-1).astype(np.uint8)
+    return pixels, np.where(is_hit, near.max(-1), 0.0)
 
 
 def write_images(folder: Path, capture: CubeCapture, ending: str = ".png", n_channels: int = 3) -> None:
@@ -170,6 +179,18 @@ def write_neus(root: Path, capture: CubeCapture, with_masks: bool = True, ending
     if with_masks:
         write_masks(root / "mask", capture)
     np.savez(root / "cameras_sphere.npz", **neus_matrices(capture))
+    return root
+
+
+def write_llff(root: Path, capture: CubeCapture, folder: str = "images") -> Path:
+    """Of plain cameras; the cube is between the depths 1.5 and 6."""
+    write_images(root / folder, capture)
+    rows = []
+    for view, (width, height) in enumerate(capture.size):
+        right, up, back, place = capture.to_world(view)[:3].T
+        matrix = np.column_stack((-up, right, back, place, (height, width, capture.intrinsics[view, 0, 0])))
+        rows.append([*matrix.reshape(-1), 1.5, 6])
+    np.save(root / "poses_bounds.npy", rows)
     return root
 
 

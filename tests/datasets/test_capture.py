@@ -25,7 +25,7 @@ def disc(n_channels: int) -> Image.Image:
 
 def capture(tmp_path: Path, n_channels: int = 3, center=(0.0, 0.0, 0.0), **options) -> Capture:
     """Nine photographs that look at a point, from a distance of 4."""
-    keys = {key: options.pop(key) for key in ("points", "fits_masks") if key in options}
+    keys = {key: options.pop(key) for key in ("points", "fits_masks", "bounds", "lists") if key in options}
     pose = look_at_origin(4 * spiral(N_SHOTS, 0))
     pose[:, :, 3] += torch.tensor(center)
     shots = []
@@ -108,3 +108,23 @@ def test_the_scene_is_the_same_whatever_split_is_read_first(tmp_path: Path):
 def test_sizes_that_contradict_are_refused():
     with pytest.raises(ValueError, match="img_wh and img_downscale both set the image size"):
         CaptureConfig(root_dir="nowhere", img_wh=[2, 2], img_downscale=2)
+
+
+def test_lists_in_the_files_name_the_photographs_of_each_split(tmp_path: Path):
+    lists = {"train": [1, 2, 5], "val": [0], "test": []}
+    listed = capture(tmp_path, lists=lists, val_split="val")
+    assert listed.views("train").names == ["1", "2", "5"] and listed.views("val").names == ["0"]
+    # Nothing to test on: the path takes its place.
+    assert not listed.views("test").is_real and listed.path() is None
+    swapped = capture(tmp_path, lists=lists, val_split="train", test_split="val")
+    assert swapped.views("val") is swapped.views("train") and swapped.views("test").names == ["0"]
+
+
+def test_lengths_follow_when_the_region_becomes_the_unit_ball(tmp_path: Path):
+    bounds = torch.tensor([[3.0, 5.0]]).repeat(N_SHOTS, 1) + torch.arange(N_SHOTS)[:, None]
+    loose, fitted = (
+        capture(tmp_path, 4, bounds=bounds, fits_masks=fits, eval_every=4).views("val") for fits in (False, True)
+    )
+    torch.testing.assert_close(loose.bounds, bounds[[0, 4, 8]])
+    scale = fitted.cameras.pose[:, :, 3].norm(dim=-1) / 4
+    torch.testing.assert_close(fitted.bounds, scale.mean() * bounds[[0, 4, 8]], rtol=0.05, atol=0)

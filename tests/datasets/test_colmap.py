@@ -256,14 +256,14 @@ def test_a_photograph_of_another_shape_is_no_match(tmp_path: Path):
     write_colmap(tmp_path, CAPTURE)
     Image.fromarray(np.zeros((40, 48, 3), dtype=np.uint8)).save(tmp_path / "images/003.png")
     assert error_of(tmp_path).startswith(
-        f"{tmp_path}/sparse/0, 003.png: the photograph is 48x40, but expected is the size that COLMAP saw, 48x36"
+        f"{tmp_path}/sparse/0, 003.png: the photograph is 48x40, but its camera was estimated for 48x36"
     )
 
 
 def test_photographs_shrunk_by_another_divisor_are_no_match(tmp_path: Path):
     write_colmap(tmp_path, ALIKE)
     resize(ALIKE, 3, tmp_path / "images_2")
-    assert "the photograph is 16x12, but expected is the size that COLMAP saw, 48x36 shrunk by 2" in error_of(
+    assert "the photograph is 16x12, but its camera was estimated for 48x36 shrunk by 2" in error_of(
         tmp_path, img_downscale=2
     )
 

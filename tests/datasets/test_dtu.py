@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from datasets.dtu import Dtu
+from datasets.region import region_of_interest
 from datasets.views import Views
 from tests.datasets.captures import CENTER, cube_capture, neus_matrices, write_images, write_neus
 from utils.registry import ConfigError
@@ -48,6 +49,14 @@ def test_the_unit_ball_is_the_scene_and_the_world_the_data_set(tmp_path: Path):
         np.testing.assert_allclose(views.cameras.focal[view], np.diag(CAPTURE.intrinsics[view])[:2], rtol=1e-6)
         np.testing.assert_allclose(views.cameras.center[view], CAPTURE.intrinsics[view][:2, 2], rtol=1e-6)
     assert views.has_mask and views.apply_mask and views.points is None
+
+
+def test_the_unit_ball_of_the_data_set_is_the_region_of_interest(tmp_path: Path):
+    """Masks of photographs from one side alone leave the depth of the object open."""
+    views = read(write_neus(tmp_path, CAPTURE))
+    assert views.has_mask
+    center, radius = region_of_interest(views)
+    assert not center.any() and radius == 1
 
 
 def test_a_turned_scale_matrix_turns_the_scene(tmp_path: Path):

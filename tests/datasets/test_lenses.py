@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.lenses import Lens, distort, undistort
+from datasets.lenses import Lens, at_sizes, distort, undistort
+from utils.registry import ConfigError
 
 PERSPECTIVE = {
     "pinhole": [0.0] * 8,
@@ -112,3 +113,24 @@ def test_only_pinholes_do_not_distort():
     assert not Lens(focal, center).distorts
     assert Lens(focal, center, is_fisheye=True).distorts
     assert Lens(focal, center, rows(PERSPECTIVE["phone"], 1).float()[0]).distorts
+
+
+@pytest.mark.parametrize("values", PERSPECTIVE.values(), ids=PERSPECTIVE)
+def test_a_part_of_a_photograph_shows_what_the_whole_shows_there(values: list[float]):
+    lens = Lens(torch.tensor([50.0, 60.0]), torch.tensor([32.0, 24.0]), torch.tensor(values))
+    part = lens.cropped(10, 7)
+    place = torch.tensor([[15.5, 9.5]])
+    whole, cropped = (
+        undistort((at - one.center) / one.focal, one.distortion[None], None)
+        for one, at in ((lens, place), (part, place - torch.tensor([10, 7])))
+    )
+    torch.testing.assert_close(cropped, whole)
+
+
+def test_a_lens_serves_photographs_of_any_size_with_its_aspect():
+    lens = at_sizes(Lens(torch.tensor([50.0, 60.0]), torch.tensor([32.0, 24.0])), 64, 48, 1, "here")
+    torch.testing.assert_close(lens(32, 24).center, torch.tensor([16.0, 12.0]))
+    with pytest.raises(
+        ConfigError, match="here: the photograph is 32x32, but its camera was estimated for 64x48; take"
+    ):
+        lens(32, 32)

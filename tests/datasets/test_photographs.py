@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.crop import Crop
 from datasets.lenses import Lens
 from datasets.photographs import PhotographConfig, Shot, image_size, read_photographs
 from datasets.views import Views
@@ -168,3 +170,39 @@ def test_sizes_are_known_before_decoding(tmp_path: Path):
     (tmp_path / "b.png").write_text("no image")
     with pytest.raises(ConfigError, match=r"b\.png is not an image that can be read; expected PNG or JPEG"):
         image_size(tmp_path / "b.png")
+
+
+def test_an_empty_crop_is_an_error(tmp_path: Path):
+    picture(tmp_path / "a.png")
+    thin = replace(shot(tmp_path / "a.png"), crop=Crop(0.0, (3, 2, 0.4, 5)))
+    assert error_of([thin]).startswith(f"cameras, a: the box around the object leaves 0x5 px of {tmp_path}/a.png")
+
+
+def test_depths_follow_crops_and_sizes(tmp_path: Path):
+    picture(tmp_path / "a.png", size=(12, 8))
+    # At half the size of the photograph: columns 0 and 1, 2 and 3, ... have depth 1, 2, ...
+    depth = np.arange(1, 7, dtype=np.float32).repeat(4).reshape(6, 4).T.copy()
+    taken = replace(shot(tmp_path / "a.png"), crop=Crop(0.0, (4, 0, 8, 8)), depth=lambda: depth)
+    for side, expected in ((8, [3, 3, 4, 4, 5, 5, 6, 6]), (4, [3, 4, 5, 6])):
+        views = read([taken], img_max_side=side)
+        rays = views.image(0, torch.zeros(3)).rays
+        along_axis = -(views.depth[:, None] * rays.directions)[:, 2]
+        torch.testing.assert_close(along_axis.view(side, side), torch.tensor(expected).float().expand(side, side))
+
+
+def test_the_longest_side_is_a_limit(tmp_path: Path):
+    for name, size in (("a", (12, 8)), ("b", (5, 9)), ("c", (3, 2))):
+        picture(tmp_path / f"{name}.png", size=size)
+    views = read([shot(tmp_path / f"{name}.png") for name in "abc"], img_max_side=6)
+    assert [views.size(view) for view in range(3)] == [(6, 4), (3, 6), (3, 2)]
+    # Five columns became three.
+    torch.testing.assert_close(views.cameras.focal[1], torch.tensor([20 * 3 / 5, 24 * 6 / 9]))
+
+
+def test_scenes_and_times_are_known_of_all_or_of_none(tmp_path: Path):
+    picture(tmp_path / "a.png")
+    one = replace(shot(tmp_path / "a.png"), scene=3, time=0.5, name="first")
+    views = read([one, one])
+    assert views.scene.tolist() == [3, 3] and views.time.tolist() == [0.5, 0.5] and views.names == ["first"] * 2
+    views = read([one, shot(tmp_path / "a.png")])
+    assert views.scene is None and views.time is None and views.names == ["first", "a"]

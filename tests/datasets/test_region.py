@@ -7,7 +7,7 @@ from torch import Tensor
 
 from datasets.cameras import Cameras
 from datasets.points import SparsePoints
-from datasets.region import lookat_point, region_in_sight, region_of_interest
+from datasets.region import ball_around, common_direction, lookat_point, region_in_sight, region_of_interest
 from datasets.views import Views, pixel_offsets
 
 TARGET = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
@@ -195,3 +195,50 @@ def test_the_same_photographs_give_the_same_numbers():
     views = views_with_masks(looking_at(TARGET, ring(16)), 0.4)
     first, second = region_of_interest(views), region_of_interest(views)
     assert torch.equal(first[0], second[0]) and first[1] == second[1]
+
+
+def facing_one_way(n: int = 9) -> Tensor:
+    """Poses side by side, three before the target, that look along the same axis."""
+    poses = looking_at(TARGET, TARGET + torch.tensor([[3.0, 0, 0]]).double()).repeat(n, 1, 1)
+    poses[:, 1, 3] += torch.linspace(-1, 1, n, dtype=torch.float64)
+    return poses
+
+
+def test_known_depths_tell_where_a_region_ahead_begins_and_ends():
+    bounds = torch.tensor([[2.0, 5.0]]).repeat(9, 1)
+    center, radius = region_in_sight(facing_one_way(), None, torch.full((9, 2), 0.5), bounds)
+    torch.testing.assert_close(center, TARGET + torch.tensor([3 - 3.5, 0, 0]).double())
+    assert radius == pytest.approx(1.5)
+
+
+def test_a_deep_region_ahead_is_no_larger_than_cameras_see_it():
+    bounds = torch.tensor([[2.0, 500.0]]).repeat(9, 1)
+    for tangent in (0.2, 0.4, 3.0):
+        center, radius = region_in_sight(facing_one_way(), None, torch.full((9, 2), tangent), bounds)
+        distance = float((TARGET[0] + 3) - center[0])
+        assert distance - radius == pytest.approx(2)
+        assert radius <= min(2 * math.sin(math.atan(tangent)), 0.8) * distance + 1e-6
+
+
+def test_known_depths_say_nothing_where_cameras_stand_around():
+    poses = looking_at(TARGET, ring(20))
+    assert common_direction(poses) is None
+    bounds = torch.tensor([[1.0, 50.0]]).repeat(20, 1)
+    assert region_in_sight(poses, None, None, bounds)[1] == region_in_sight(poses)[1]
+
+
+def test_the_region_of_several_scenes_holds_that_of_each():
+    one, other = looking_at(TARGET, ring(12)), looking_at(TARGET, ring(12))
+    other[:, 0, 3] += 2
+    views = views_with_masks(torch.cat((one, other)), 0.4)
+    views = replace(views, scene=torch.tensor([0] * 12 + [1] * 12))
+    center, radius = region_of_interest(views)
+    torch.testing.assert_close(center, TARGET + torch.tensor([1, 0, 0]), atol=1e-4, rtol=0)
+    alone = region_of_interest(replace(views_with_masks(one, 0.4), alpha=None))
+    assert radius == pytest.approx(1 + alone[1], rel=1e-4)
+
+
+def test_a_ball_around_balls_touches_the_outermost():
+    center, radius = ball_around([(TARGET, 0.5), (TARGET + 2, 0.1)])
+    torch.testing.assert_close(center, TARGET + 1)
+    assert radius == pytest.approx(math.sqrt(3) + 0.5)

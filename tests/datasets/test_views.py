@@ -5,6 +5,7 @@ from datasets.cameras import Cameras
 from datasets.pixels import draw_pixels
 from datasets.points import SparsePoints
 from datasets.views import Views, pixel_offsets
+from utils.registry import ConfigError
 
 BLUE = torch.tensor([0.0, 0.0, 1.0])
 
@@ -126,3 +127,51 @@ def test_batches_are_the_same_wherever_the_store_is(is_store_fixed: bool):
     assert there.target.color.is_cuda and there.target.mask.is_cuda
     torch.testing.assert_close(there.target.color.cpu(), here.target.color)
     torch.testing.assert_close(there.rays.directions.cpu(), here.rays.directions)
+
+
+def test_pixels_of_the_object_are_drawn_with_equal_chances():
+    torch.manual_seed(0)
+    views = views_of_sizes((4, 3), (5, 2), (2, 2))
+    views.alpha = torch.zeros_like(views.alpha)
+    places = [(0, 3, 2), (1, 4, 0), (1, 0, 1)]
+    for view, column, row in places:
+        views.alpha[views.offsets[view] + row * views.size(view)[0] + column] = 128
+    view, pixel = draw_pixels(views, 30_000, False, "mask")
+    drawn = torch.cat([view[:, None], pixel], dim=1)
+    found, count = drawn.unique(dim=0, return_counts=True)
+    assert {tuple(place) for place in found.tolist()} == set(places)
+    assert (count / 30_000 - 1 / 3).abs().max() < 0.01
+    # Images without the object are never the one image.
+    images = {tuple(draw_pixels(views, 20, True, "mask")[0].unique().tolist()) for _ in range(30)}
+    assert images == {(0,), (1,)}
+
+
+def test_a_full_grid_is_one_image_row_by_row():
+    torch.manual_seed(0)
+    views = views_of_sizes((4, 3), (5, 2))
+    seen = set()
+    for _ in range(20):
+        view, pixel = draw_pixels(views, 7, True, "full-grid")
+        rays = views.image(int(view[0]), BLUE).rays
+        assert torch.equal(pixel, rays.pixel) and torch.equal(view, rays.view)
+        seen.add(int(view[0]))
+    assert seen == {0, 1}
+
+
+@pytest.mark.parametrize(("with_mask", "message"), [(False, "no masks"), (True, "cover nothing")])
+def test_pixels_of_no_object_are_refused(with_mask, message):
+    views = views_of_sizes((4, 3), with_mask=with_mask)
+    if with_mask:
+        views.alpha.zero_()
+    with pytest.raises(ConfigError, match=message):
+        draw_pixels(views, 7, False, "mask")
+
+
+def test_rays_carry_what_is_known_of_their_view():
+    views = views_of_sizes((4, 3), (5, 2), scene=torch.tensor([3, 1]), time=torch.tensor([0.5, 2.0]))
+    rays = views.draw(torch.tensor([1, 0]), torch.zeros(2, 2, dtype=torch.int64), BLUE.expand(2, 3)).rays
+    assert rays.scene.tolist() == [1, 3] and rays.time.tolist() == [2.0, 0.5]
+    torch.testing.assert_close(rays.mask, views.alpha[views.offsets[[1, 0]]] / 255)
+    # Sides of a pixel at distance 1 are 1 / f, with f the width and the height of the image.
+    torch.testing.assert_close(rays.radius, torch.tensor([1 / 5 + 1 / 2, 1 / 4 + 1 / 3]) / 12**0.5)
+    assert views_of_sizes((4, 3)).image(0, BLUE).rays.scene is None

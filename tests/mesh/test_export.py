@@ -5,13 +5,14 @@ import pytest
 import torch
 import trimesh
 
-from models.base import Model, ModelConfig
+from datasets.cameras import Cameras
+from models.base import Model, ModelConfig, StepSize
 from models.fields.isosurface import IsosurfaceConfig
 from systems.export import ExportConfig, export_surface
 from tests.moved import TO_DATASET
 from utils.registry import ConfigError
 
-SMALL = {"texture_faces": 3000, "texture_size": 256, "chunk_size": 5000}
+SMALL = {"texture_faces": 3000, "texture_size": 256, "chunk_size": 5000, "keep_components": 1}
 
 
 class Balls(Model):
@@ -28,6 +29,10 @@ class Balls(Model):
     @property
     def isosurface(self):
         return IsosurfaceConfig(resolution=48) if self.is_meshed else None
+
+    @property
+    def step_size(self):
+        return StepSize(1, 1, 1)
 
     def update(self, step, seed):
         raise NotImplementedError
@@ -105,7 +110,7 @@ def test_normals_are_written_with_the_textured_mesh(exported):
 
 
 def test_colours_texture_and_filtering_are_options(tmp_path):
-    config = ExportConfig(export_vertex_color=False, texture_size=0, keep_components=0)
+    config = ExportConfig(export_vertex_color=False, texture_size=0)
     mesh, paths, summary = export_surface(Balls(), config, tmp_path / "new", "it1")
     assert [path.name for path in paths] == ["it1-mc48.obj"]
     assert mesh.colors is None and summary["components"] == 2
@@ -146,10 +151,49 @@ def test_an_empty_surface_is_told_and_ends_no_run(tmp_path, capsys):
 
 def test_a_field_without_isosurface_options_is_not_meshed(tmp_path, capsys):
     assert export_surface(Balls(is_meshed=False), ExportConfig(), tmp_path, "it1") == (None, [], None)
-    assert "model.geometry.isosurface is null" in capsys.readouterr().out
+    assert "isosurface is null" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("key", ["chunk_size", "texture_faces", "texture_size", "keep_components"])
+def test_specks_are_dropped_and_separate_parts_are_kept(tmp_path):
+    # The small ball has a share of 0.1² / (0.5² + 0.1²) of the area.
+    for share, n_dropped in ((0.036, 0), (0.04, 1)):
+        config = ExportConfig(texture_size=0, min_component_share=share)
+        assert export_surface(Balls(), config, tmp_path, "it1")[2]["components_dropped"] == n_dropped
+    assert ExportConfig().min_component_share < 0.036
+
+
+def test_the_mesh_may_be_smoothed_and_decimated(tmp_path):
+    config = ExportConfig(texture_size=0, keep_components=1, smoothing=3, max_faces=800)
+    mesh, paths, summary = export_surface(Balls(), config, tmp_path, "it1")
+    assert summary["faces"] <= 800 and summary["is_watertight"]
+    assert trimesh.load(paths[0]).volume == pytest.approx(4 / 3 * np.pi * 0.5**3, rel=0.03)
+    # Colours are asked for where the surface ends up.
+    torch.testing.assert_close(mesh.colors, (0.5 + mesh.vertices).clamp(0, 1))
+
+
+def test_faces_that_no_camera_sees_are_dropped_on_request(tmp_path, capsys):
+    pose = torch.eye(3, 4)[None].clone()
+    pose[:, 2, 3] = 3.0
+    cameras = Cameras(pose, torch.full((1, 2), 60.0), torch.full((1, 2), 20.0), torch.full((1, 2), 40))
+    config = ExportConfig(texture_size=0, keep_components=1, drop_unseen=True)
+    mesh, _, summary = export_surface(Balls(), config, tmp_path, "it1", cameras=cameras)
+    assert not summary["is_watertight"] and 0 < summary["faces_unseen"]
+    assert mesh.vertices[:, 2].min() > 0.0 and mesh.vertices[:, 2].max() == pytest.approx(0.5, abs=1e-3)
+
+    cameras.pose[:, 0, 3] = 100.0
+    assert export_surface(Balls(), config, tmp_path, "it2", cameras=cameras) == (None, [], None)
+    assert "no mesh: none of 1 training cameras sees it; set export.drop_unseen to false" in capsys.readouterr().out
+
+
+def test_the_report_counts_what_the_field_was_asked(exported):
+    # A coarse pass over all nodes, and a fine one over some of as many.
+    assert 48**3 < exported[2]["field_queries"] < 2 * 48**3
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["chunk_size", "texture_faces", "texture_size", "keep_components", "min_component_share", "smoothing", "max_faces"],
+)
 def test_options_out_of_range_name_their_key(key):
     with pytest.raises(ConfigError, match=f"export.{key} is -1; expected at least"):
         ExportConfig(**{key: -1})

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models import models
+from models.fields.contraction import contract
 from models.nerf import NeRF
 from models.neus import NeuS, Variance, VarianceConfig
 from models.rendering.composite import composite
@@ -326,3 +327,64 @@ def test_weights_start_a_geometry_from_a_file(tmp_path):
     assert small_neus(geometry=node).geometry.network.network.biases[0][0].item() == pytest.approx(0.123)
     with pytest.raises(ConfigError, match="does not exist"):
         small_neus(geometry={**node, "weights": str(tmp_path / "none.pt")})
+
+
+def test_a_grid_knows_how_far_its_full_cells_are():
+    grid = MovingAverage(MovingAverage.Config(resolution=8), 1.0, "box")
+    cells = torch.zeros(8, 8, 8, dtype=torch.uint8)
+    cells[6, 2, 5] = SURFACE  # z, y, x: x in [0.25, 0.5], y in [-0.5, -0.25], z in [0.5, 0.75]
+    grid._fill(cells)
+    torch.manual_seed(0)
+    points = 2 * torch.rand(5000, 3) - 1
+    distance = (points - torch.tensor([0.375, -0.375, 0.625])).abs().amax(dim=-1) - 0.125
+    for reach in (0.0, 0.2, 0.25):
+        near = grid.near(points, reach)
+        assert near[distance <= reach].all()
+        assert not near[distance > reach + 0.25].any()  # a cell is 0.25 wide
+
+
+def test_a_contracted_grid_is_near_wherever_a_full_cell_is():
+    grid = MovingAverage(MovingAverage.Config(resolution=32), 1.0, "sphere")
+    grid._fill(torch.zeros(32, 32, 32, dtype=torch.uint8))
+    torch.manual_seed(1)
+    full, shift = 2 * torch.rand(300, 3) - 1, torch.rand(300, 3) - 0.5
+    assert not grid.near(full, 0.1).any()
+    for point, offset in zip(full, shift, strict=True):
+        x, y, z = (contract(point[None], 1.0, "sphere")[0] * 32).long()
+        grid.cells.zero_()
+        grid.cells[z, y, x] = SURFACE
+        near = (point + offset)[None]
+        assert grid.near(near, offset.abs().max().item())
+
+
+def test_a_density_is_meshed_where_its_grid_is_not_empty():
+    model = small_nerf(grid_prune_occ_thre=0.01)
+    told = 0.01 / model.march.step  # the least density that the grid tells from nothing
+    points = 2 * torch.rand(100, 3) - 1
+    model.occupancy._fill(torch.zeros_like(model.occupancy.cells))
+    model.isosurface.threshold = 1.1 * told
+    assert not model.may_hold_surface(points, 0.1).any()
+    model.isosurface.threshold = 0.9 * told
+    assert model.may_hold_surface(points, 0.1).all()
+    assert small_neus().may_hold_surface(points, 0.1).all()
+
+
+@pytest.mark.parametrize(("make", "grows"), [(small_neus, True), (small_nerf, False)])
+def test_a_higher_threshold_lies_farther_out_for_a_distance_and_farther_in_for_a_density(make, grows):
+    model = make()
+    points = 2 * torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 1
+    values = model.geometry.sdf(points) if grows else model.geometry.density(points)
+    inside = []
+    for threshold in values.quantile(torch.tensor([0.3, 0.6])).tolist():
+        model.isosurface.threshold = threshold
+        inside.append(model.level(points) < 0)
+    few, many = inside if grows else inside[::-1]
+    assert (many | ~few).all() and many.sum() > few.sum() > 0
+
+
+def test_the_colour_of_a_surface_takes_no_gradient_of_the_distance():
+    model = small_neus()
+    points, normals = torch.rand(50, 3) - 0.5, torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+    torch.testing.assert_close(model.geometry.feature(points), model.geometry(points).feature)
+    expected = model.texture(model.geometry(points).feature, -normals, normals).clamp(0, 1)
+    torch.testing.assert_close(model.surface_color(points, normals), expected)

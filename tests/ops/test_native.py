@@ -1,7 +1,9 @@
 """Finding a compiler, building once, and what is said when that fails."""
 
+import importlib.util
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +166,20 @@ def test_layers_that_do_not_chain_are_named():
 def test_arrays_that_a_kernel_would_overrun_are_refused():
     with pytest.raises(ValueError, match=r"march: near is \[2\], expected \[3\]"):
         dispatch.check_shapes("march", far=(torch.zeros(3), (3,)), near=(torch.zeros(2), (3,)))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs ziglang, which compiles for others")
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "aarch64-macos"])
+def test_the_kernels_compile_for_arm_into_vector_instructions(target, tmp_path):
+    """NEON has four lanes; nothing of this has run on such a machine."""
+    assembly = tmp_path / "kernels.s"
+    flags = [flag for flag in native.FLAGS if flag not in ("-shared", "-pthread")]
+    command = [sys.executable, "-m", "ziglang", "c++", "-nostdlib++", "-target", target, "-mcpu=apple_m1", *flags]
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(tmp_path), "ZIG_LOCAL_CACHE_DIR": str(tmp_path)}
+    subprocess.run(
+        [*command, "-S", str(native.SOURCE), "-o", str(assembly)],
+        check=True,
+        capture_output=True,
+        env=os.environ | caches,
+    )
+    assert re.search(r"\bfmla(\.4s)?\s+v\d+", assembly.read_text(errors="replace"))

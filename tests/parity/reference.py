@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.cameras import Cameras
@@ -82,3 +83,9 @@ def grid(cameras: Cameras) -> Rays:
     """Rays through all pixels of images of one size, on black: image after image, row after row."""
     views = Views(cameras, [""] * len(cameras), pixel_offsets(cameras.size), None)
     return Rays.cat([views.image(row, torch.zeros(3)).rays for row in range(len(views))])
+
+
+def sampled(image: Tensor, xys: Tensor, mode: str) -> Tensor:
+    """[B, M, C] values of [B, C, H, W] images at [B, ..., 2] image coordinates, as they read their targets."""
+    shape = torch.tensor([image.shape[-1], image.shape[-2]])
+    return F.grid_sample(image, -xys * shape.min() / shape, mode, "zeros", align_corners=False).flatten(2).mT

@@ -4,16 +4,17 @@ import torch
 
 from models.fields.harmonics import HarmonicEmbedding
 from models.fields.implicit import Sizes
-from models.fields.nerf_mlp import NerfMLP, cone_gaussians
+from models.fields.nerf_mlp import NerfMLP
+from models.fields.point_embedding import cone_gaussians
 from tests.parity.reference import assert_agrees, group, load, put, rays_of
 from utils.types import Context
 
 NAMES = {
     "trunk.": "xyz_encoder.mlp.",
-    "intermediate": "intermediate_linear",
-    "density": "density_layer",
-    "color_hidden": "color_layer.0",
-    "color.": "color_layer.2.",
+    "heads.intermediate": "intermediate_linear",
+    "heads.density": "density_layer",
+    "heads.color_hidden": "color_layer.0",
+    "heads.color.": "color_layer.2.",
 }
 
 

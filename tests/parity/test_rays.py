@@ -52,9 +52,7 @@ def test_points_on_cones() -> None:
     data = load("ray_samplers")
     rays = grid(cameras_of(data, 6, 5))
     near, far = data["cone_bins"][0, 0, 0, [0, -1]].tolist()
-    config = NearFar.Config(
-        n_pts_per_ray_evaluation=4, cast_ray_bundle_as_cone=True, min_depth=near, max_depth=far
-    )
+    config = NearFar.Config(n_pts_per_ray_evaluation=4, cast_ray_bundle_as_cone=True, min_depth=near, max_depth=far)
     points = NearFar(config, radius=1.0).eval()(rays)
     assert_agrees(points.edges, data["cone_bins"])
     assert_agrees(points.t, data["cone_lengths"])

@@ -283,6 +283,28 @@ def test_a_complete_result_is_not_made_again(
 
 
 @pytest.mark.usefixtures("has_pycolmap")
+def test_training_follows_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From photographs to the mesh by one command, which ends as the training does."""
+    photographs(tmp_path / "photos", "a.jpg", "b.jpg", "c.jpg")
+    figures = {"registered": 3, "images": 3, "missing": [], "cameras": {"OPENCV": 1}, "points": 9}
+    monkeypatch.setattr(imgs2poses, "make", lambda *_: figures | {"reprojection_error": 0.4})
+    calls = []
+
+    def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+        calls.append((words[1:], cwd))
+        return subprocess.CompletedProcess(words, 3)
+
+    monkeypatch.setattr(imgs2poses.subprocess, "run", run)
+    monkeypatch.chdir(tmp_path)
+    assert imgs2poses.main(["photos"]) == 0 and not calls
+    assert imgs2poses.main(["photos", "--train", "configs/nerf-colmap-fast.yaml"]) == 3
+    ((words, folder),) = calls
+    project = f"dataset.root_dir={(tmp_path / 'photos-posed').resolve()}"
+    assert words == ["launch.py", "--config", "configs/nerf-colmap-fast.yaml", "--train", project]
+    assert (folder / "launch.py").is_file()
+
+
+@pytest.mark.usefixtures("has_pycolmap")
 def test_what_a_failed_run_left_is_replaced(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

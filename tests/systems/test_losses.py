@@ -107,6 +107,55 @@ def test_a_mask_loss_without_masks_is_a_notice(caplog):
     assert losses(rendered(), target(), 0, 0).terms == {}
 
 
+def test_a_loss_of_an_earlier_pass_looks_at_what_that_pass_saw():
+    first = rendered(color=torch.zeros(2, 3), is_dense=True)
+    second = rendered(color=torch.full((2, 3), 0.5), is_dense=True, coarse=first)
+    last = rendered(color=torch.ones(2, 3), is_dense=True, coarse=second)
+    now = Target(torch.zeros(2, 3))
+    passes = NEUS | {"prev_stage_", "prev_stage_prev_stage_"}
+    for name, expected in (("", 1.0), ("prev_stage_", 0.25), ("prev_stage_prev_stage_", 0.0)):
+        report = LossSet({f"lambda_{name}rgb_mse": Schedule.constant(2.0)}, passes)(last, now, 0, 0)
+        assert report.terms == {f"{name}rgb_mse": expected} and report.total == 2 * expected
+    with pytest.raises(ConfigError, match="lambda_prev_stage_rgb_mse is not 0.*single pass"):
+        LossSet({"lambda_prev_stage_rgb_mse": Schedule.constant(1.0)}, NEUS)
+    with pytest.raises(ConfigError, match="unknown loss.*did you mean 'lambda_rgb_mse'"):
+        LossSet({"lambda_rgb_prev_stage_mse": Schedule.constant(1.0)}, passes)
+
+
+def test_every_ray_counts_where_nothing_is_skipped():
+    # The second ray hits nothing; its error is that of (1, 1, 1) against (0, 0, 0).
+    assert loss("rgb_mse", rendered(is_dense=True)) == pytest.approx((0.04 / 3 + 1) / 2, rel=1e-4)
+
+
+def test_losses_that_nothing_computes_are_refused_by_name():
+    with pytest.raises(ConfigError, match="system.loss.lambda_kl: nothing ever produced"):
+        LossSet({"lambda_kl": Schedule.constant(0.0)}, NEUS)
+    with pytest.raises(ConfigError, match="unknown loss.*did you mean 'lambda_depth_neg_penalty'"):
+        LossSet({"depth_neg_penalty": Schedule.constant(1e4)}, NEUS)
+    for name, remedy in (("autodecoder_norm", "sequence-autodecoder"), ("density_tv", "voxel-grid")):
+        with pytest.raises(ConfigError, match=f"lambda_{name} is not 0.*{remedy}"):
+            LossSet({f"lambda_{name}": Schedule.constant(0.1)}, NEUS)
+    with pytest.raises(ConfigError, match="the data set has no depth maps"):
+        LossSet({"lambda_depth_abs": Schedule.constant(0.1)}, NEUS)
+
+
+def test_features_are_not_compared_with_colours():
+    with pytest.raises(ValueError, match="renders 5 channels.*render_features_dimensions"):
+        loss("rgb_mse", rendered(color=torch.zeros(2, 5)))
+
+
+def test_depth_is_compared_after_the_scale_that_fits_best():
+    now = rendered(depth=torch.tensor([1.0, 2.0]), is_dense=True)
+    truth = Target(torch.zeros(2, 3), mask=torch.tensor([1.0, 0.0]), depth=torch.tensor([3.0, 6.0]))
+    quantities = NEUS | {"true depth"}
+    for name in ("depth_abs", "depth_abs_fg"):
+        report = LossSet({f"lambda_{name}": Schedule.constant(1.0)}, quantities)(now, truth, 0, 0)
+        assert report.total.item() == pytest.approx(0.0, abs=1e-5)
+    # Known at the second ray only: its scale is 3.5 by itself.
+    truth.depth = torch.tensor([0.0, 7.0])
+    assert LossSet({"lambda_depth_abs": Schedule.constant(1.0)}, quantities)(now, truth, 0, 0).total.item() < 1e-5
+
+
 def test_the_ray_budget_follows_the_samples_per_ray():
     budget = RayBudget(100, 1000, n_samples=10_000)
     budget.update(10_000)

@@ -187,3 +187,31 @@ def test_mistakes_are_told_in_one_line(optimizer: Any, scheduler: Any, message: 
         build(optimizer, scheduler)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def linear_exponential(milestone: int, start: float, gamma: float, step_size: int) -> dict[str, Any]:
+    """The Implicitron family's LinearExponential: a warm-up from `start`, then a decay by `gamma` per `step_size`."""
+    return {
+        "name": "SequentialLR",
+        "interval": "step",
+        "milestones": [milestone],
+        "schedulers": [
+            {"name": "LinearLR", "args": {"start_factor": start, "end_factor": 1.0, "total_iters": milestone}},
+            {"name": "ExponentialLR", "args": {"gamma": exponential_decay_rate(gamma, step_size)}},
+        ],
+    }
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD", "Adagrad"])
+def test_schedules_of_the_implicitron_family(name):
+    optimizer, scheduler = build({"name": name, "args": {"lr": 1.0}}, linear_exponential(200, 0.1, 0.1, 250))
+    steps = [0, 50, 199, 200, 450, 575]
+
+    def published(epoch: int) -> float:
+        weight = (200 - epoch) / 200
+        return weight * 0.1 + 1 - weight if epoch < 200 else 0.1 ** ((epoch - 200) / 250)
+
+    assert rates(scheduler, optimizer, steps) == pytest.approx([published(step) for step in steps], rel=1e-4)
+    decay = {"name": "ExponentialLR", "interval": "step", "args": {"gamma": exponential_decay_rate(0.1, 250)}}
+    optimizer, scheduler = build({"name": name, "args": {"lr": 1.0}}, decay)
+    assert rates(scheduler, optimizer, [125, 250, 500]) == pytest.approx([0.1**0.5, 0.1, 0.01], rel=1e-4)
