@@ -24,7 +24,8 @@ class IdrField(DistanceFunction):
     With geometric initialisation the network starts as the distance to a sphere of radius `bias`, whatever harmonics
     and codes it sees besides the position: their weights start at zero. (The published code keeps the weights of its
     first three inputs instead, which with harmonics are no positions but sines of the first coordinate: its start is no
-    sphere [D15].) The published setting of -1 harmonics, a network that sees no position, is refused [D14].
+    sphere [D15].) Random weights miss radius and slope by a third, so the last layer is corrected for both. The
+    published setting of -1 harmonics, a network that sees no position, is refused [D14].
     """
 
     @dataclass
@@ -52,6 +53,10 @@ class IdrField(DistanceFunction):
                 raise ConfigError(
                     f"skip_in is {self.skip_in}; expected layers from 1 to {len(self.dims)} (the number of dims)"
                 )
+            if self.bias <= 0:
+                raise ConfigError(f"bias is {self.bias}; expected a radius of more than 0")
+            if not self.geometric_init and self.bias != type(self).bias:
+                raise ConfigError("bias has no effect without geometric_init; remove it")
             if self.n_harmonic_functions_xyz < 0:
                 raise ConfigError(f"n_harmonic_functions_xyz is {self.n_harmonic_functions_xyz}; expected 0 or more")
 
@@ -70,11 +75,13 @@ class IdrField(DistanceFunction):
                 )
         n_in = [n_input, *config.dims]
         layers = [nn.Linear(i, o) for i, o in zip(n_in, n_out, strict=True)]
+        self.layers = nn.ModuleList(layers)
         if config.geometric_init:
             self._become_sphere(layers)
-        self.layers = (
-            nn.ModuleList(weight_norm(layer) for layer in layers) if config.weight_norm else nn.ModuleList(layers)
-        )
+            self._correct(layers[-1], sizes.n_code)
+        if config.weight_norm:
+            for layer in layers:
+                weight_norm(layer)
 
     def forward(
         self, points: Float[Tensor, "N 3"], context: Context
@@ -112,3 +119,14 @@ class IdrField(DistanceFunction):
                 layer.weight[:, end:] = 0
         last.weight.normal_(math.sqrt(math.pi / last.in_features), 1e-4)
         last.bias.fill_(-self.config.bias)
+
+    @torch.no_grad()
+    def _correct(self, last: nn.Linear, n_code: int) -> None:
+        """Makes the distance 0 with slope 1 at the radius of the sphere, on average over directions."""
+        directions = F.normalize(torch.randn(1024, 3), dim=-1)
+        context = Context(torch.zeros(1024, n_code) if n_code else None)
+        sdf, gradient, _ = self.with_gradient(self.config.bias * directions, context)
+        slope = (gradient * directions).sum(-1).mean()
+        level = (sdf.mean() - last.bias[0]) / slope
+        last.weight[0] /= slope
+        last.bias[0] = -level
