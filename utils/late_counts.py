@@ -36,7 +36,7 @@ class LateCounts(nn.Module):
             n_rays: that had them.
         """
         is_late = isinstance(n_samples, Tensor)
-        self._travelling.append((_sent(n_samples) if is_late else lambda: n_samples, n_rays))
+        self._travelling.append((_sent(n_samples) if isinstance(n_samples, Tensor) else _known(n_samples), n_rays))
         known = self._arrived(len(self._travelling) - (LAG if is_late else 0))
         self.recent.extend(known)
         return known
@@ -57,13 +57,17 @@ class LateCounts(nn.Module):
         return [(read(), n_rays) for read, n_rays in (self._travelling.popleft() for _ in range(n))]
 
     def _depart(self, pairs: Any) -> None:
-        self._travelling.extend((lambda n=n_samples: n, n_rays) for n_samples, n_rays in pairs)
+        self._travelling.extend((_known(n_samples), n_rays) for n_samples, n_rays in pairs)
+
+
+def _known(number: int) -> Callable[[], int]:
+    return lambda: number
 
 
 def _sent(number: Int[Tensor, ""]) -> Callable[[], int]:
     """Begins to copy a number to the host; the function waits until it is there."""
     if not number.is_cuda:
-        return number.tolist
+        return lambda: int(number)
     host = torch.empty((), dtype=number.dtype, pin_memory=True)
     host.copy_(number, non_blocking=True)
     arrival = torch.cuda.Event()

@@ -232,8 +232,9 @@ class Samples(Record):
             return Samples(self.t_start[chosen], self.t_end[chosen], self.ray[chosen], offsets, self.is_whole)
         offsets, is_whole = fitting(offsets, capacity)
         place = torch.where(chosen & (before[:-1] < offsets[-1]), before[:-1], capacity)
-        arrays = (moved(values, place, capacity) for values in (self.t_start, self.t_end, self.ray))
-        return Samples(*arrays, offsets, is_whole if self.is_whole is None else is_whole & self.is_whole)
+        t_start, t_end, ray = (moved(values, place, capacity) for values in (self.t_start, self.t_end, self.ray))
+        is_whole = is_whole if self.is_whole is None else is_whole & self.is_whole
+        return Samples(t_start, t_end, ray, offsets, is_whole)
 
     def mean(self, per_sample: Float[Tensor, "N"], beside: Float[Tensor, "P"] | None = None) -> Float[Tensor, ""]:
         """Mean over samples and over values `beside` them; zero, not NaN, where there is nothing."""

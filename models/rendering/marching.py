@@ -31,7 +31,8 @@ class March(nn.Module):
     def __init__(self, step: float, cone: float = 0.0, is_jittered: bool = False, backend: Backend = "auto"):
         super().__init__()
         self.step: float | Tensor = step
-        self.cone, self.is_jittered, self.backend = cone, is_jittered, backend
+        self.backend: Backend = backend
+        self.cone, self.is_jittered = cone, is_jittered
         self.capacity = Capacity()
 
     def forward(self, rays: Rays, occupancy: Occupancy, near: Float[Tensor, "R"], far: Float[Tensor, "R"]) -> Samples:
