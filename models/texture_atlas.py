@@ -15,18 +15,21 @@ import numpy as np
 import scipy.ndimage
 import torch
 import xatlas
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from models.mesh import vertex_normals
+from utils.rasterization import fragments
 from utils.types import Mesh
 
 FACES_PER_BLOCK = 4000
 """Mean number of faces that xatlas unwraps at once."""
 PADDING = 4
 """Texels between charts, so that filtering and mipmaps do not mix neighbours."""
-PAIRS = 2**22
-"""Most pairs of a face and a texel that are tested at once, unless one face has more."""
+BAND = 2**21
+"""Texels of a band of rows."""
+REACH = 64
+"""Texels outside of the charts."""
 
 
 def decimate(mesh: Mesh, n_faces: int) -> Mesh:
@@ -102,17 +105,24 @@ def bake(
     """
     if mesh.uv is None or mesh.normals is None:
         raise ValueError("a mesh without texture coordinates and normals cannot be baked; unwrap it first")
-    texel, face, weight = _rasterize(mesh.uv, mesh.faces, size)
     image = torch.zeros(size * size, 3, dtype=torch.uint8)
-    for start in range(0, len(texel), chunk):
-        part = slice(start, start + chunk)
-        corner = mesh.faces[face[part]]  # [N, 3]
-        point, normal = ((weight[part, :, None] * value[corner]).sum(dim=1) for value in (mesh.vertices, mesh.normals))
-        with torch.no_grad():
-            shade = color(point, torch.nn.functional.normalize(normal, dim=-1))
-        image[texel[part]] = (shade.clamp(0, 1) * 255).round().to(torch.uint8)
-        progress(min(1.0, (start + chunk) / len(texel)))
-    return replace(mesh, texture=_fill(image.view(size, size, 3), texel))
+    is_inside = torch.zeros(size * size, dtype=torch.bool)
+    for part in fragments(_texels(mesh.uv, size)[mesh.faces], size, size):
+        for start in range(0, len(part), chunk):
+            piece = part[start : start + chunk]
+            point, normal = (piece.interpolate(value, mesh.faces) for value in (mesh.vertices, mesh.normals))
+            with torch.no_grad():
+                shade = color(point, torch.nn.functional.normalize(normal, dim=-1))
+            image[piece.pixel] = (shade.clamp(0, 1) * 255).round().to(torch.uint8)
+            is_inside[piece.pixel] = True
+            progress(int(piece.pixel[-1]) / len(image))
+    _fill(image.view(size, size, 3), is_inside.view(size, size))
+    return replace(mesh, texture=image.view(size, size, 3))
+
+
+def _texels(uv: Float[Tensor, "V 2"], size: int) -> Float[Tensor, "V 2"]:
+    """Places in the image of a texture, in texels from its upper left corner."""
+    return size * torch.stack([uv[:, 0], 1 - uv[:, 1]], dim=-1)
 
 
 def _blocks(mesh: Mesh) -> Iterator[Int[Tensor, "B 3"]]:
@@ -126,63 +136,18 @@ def _blocks(mesh: Mesh) -> Iterator[Int[Tensor, "B 3"]]:
         yield mesh.faces[block == label]
 
 
-def _rasterize(
-    uv: Float[Tensor, "V 2"], faces: Int[Tensor, "F 3"], size: int
-) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"], Float[Tensor, "T 3"]]:
-    """Texels whose centre lies in a face: their place in the flat image, the face, and barycentric weights.
-
-    Every pair of a face and a texel in its bounding box is tested, some millions of pairs at a time.
-    """
-    # Centres of texels have integer coordinates here, x to the right and y down.
-    scaled = uv.double() * size
-    corner = torch.stack([scaled[:, 0], size - scaled[:, 1]], dim=-1)[faces] - 0.5  # [F, 3, 2]
-    lower = corner.amin(dim=1).ceil().long().clamp(min=0)
-    extent = (corner.amax(dim=1).floor().long().clamp(max=size - 1) - lower + 1).clamp(min=0)
-    n_pairs = extent.prod(dim=1)
-
-    found = []
-    for part in torch.arange(len(faces)).split(_runs(n_pairs)):
-        face = part.repeat_interleave(n_pairs[part])
-        first = n_pairs[part].cumsum(0) - n_pairs[part]
-        i = torch.arange(len(face)) - first.repeat_interleave(n_pairs[part])
-        place = lower[face] + torch.stack([i % extent[face, 0], i // extent[face, 0]], dim=-1)
-        weight = _barycentric(corner[face], place)
-        # Rounding must not lose a texel on the edge of two faces; a face without area has infinite weights.
-        inside = ((weight >= -1e-9) & weight.isfinite()).all(dim=-1)
-        place = place[inside]
-        found.append((place[:, 1] * size + place[:, 0], face[inside], weight[inside].float()))
-    texel, face, weight = (torch.cat(column) for column in zip(*found, strict=True))
-    return texel, face, weight
-
-
-def _runs(n_pairs: Int[Tensor, "F"]) -> list[int]:
-    """Lengths of runs of faces with at most `PAIRS` pairs each, or a single face."""
-    total = n_pairs.cumsum(0)
-    ends, start, before = [0], 0, 0
-    while start < len(n_pairs):
-        start = max(start + 1, int(torch.searchsorted(total, before + PAIRS, right=True)))
-        before = int(total[start - 1])
-        ends.append(start)
-    return np.diff(ends).tolist()
-
-
-def _barycentric(corner: Float[Tensor, "N 3 2"], point: Int[Tensor, "N 2"]) -> Float[Tensor, "N 3"]:
-    """Weights of the three corners, which sum to 1; whatever the winding."""
-    a, b, c = (corner - point[:, None]).unbind(dim=1)
-
-    def cross(p: Tensor, q: Tensor) -> Tensor:
-        return p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]
-
-    weight = torch.stack([cross(b, c), cross(c, a), cross(a, b)], dim=-1)
-    return weight / weight.sum(dim=-1, keepdim=True)
-
-
-def _fill(image: Tensor, texel: Int[Tensor, "T"]) -> Tensor:
-    """The image with every texel that is not listed in `texel` replaced by the nearest that is."""
-    is_empty = torch.ones(image.shape[:2], dtype=torch.bool)
-    is_empty.view(-1)[texel] = False
-    if is_empty.all():
-        return image
-    nearest = scipy.ndimage.distance_transform_edt(is_empty.numpy(), return_distances=False, return_indices=True)
-    row, column = torch.from_numpy(nearest).long()
-    return image[row, column]
+def _fill(image: UInt8[Tensor, "S S 3"], is_inside: Bool[Tensor, "S S"]) -> None:
+    """Gives texels outside of all charts the colour of the nearest inside; beyond `REACH` rows, the mean colour."""
+    if is_inside.all() or not is_inside.any():
+        return
+    size = len(image)
+    image[~is_inside] = image[is_inside].float().mean(dim=0).round().to(torch.uint8)
+    step = max(REACH, BAND // size)
+    for top in range(0, size, step):
+        first, last = max(0, top - REACH), top + step + REACH
+        slab, is_known = image[first:last], is_inside[first:last]
+        if not is_known.any():
+            continue
+        nearest = scipy.ndimage.distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
+        row, column = torch.from_numpy(nearest[:, top - first : top - first + step]).long()
+        image[top : top + step] = slab[row, column]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models.mesh import extract, report
-from models.texture_atlas import _rasterize, bake, decimate, unwrap
+from models.texture_atlas import _texels, bake, decimate, unwrap
+from utils.rasterization import fragments
 from utils.types import Mesh
 
 CUBE = torch.tensor([[-1.0] * 3, [1.0] * 3])
@@ -70,7 +71,7 @@ def test_unwrapping_cuts_seams_and_moves_nothing(light):
 def test_faces_do_not_overlap_in_the_atlas(light):
     flat = unwrap(light, 512)
     covered = torch.zeros(1024 * 1024, dtype=torch.int64)
-    texel, _, _ = _rasterize(flat.uv, flat.faces, 1024)
+    texel = torch.cat([part.pixel for part in fragments(_texels(flat.uv, 1024)[flat.faces], 1024, 1024)])
     covered.index_add_(0, texel, torch.ones_like(texel))
     assert covered.max() == 1
     corner = torch.nn.functional.pad(flat.uv[flat.faces], (0, 1))
