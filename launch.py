@@ -225,7 +225,8 @@ def evaluate(arguments: argparse.Namespace, trainer: "pl.Trainer", system: Any, 
         system.load_state_dict(checkpoint["state_dict"])
         system.on_load_checkpoint(checkpoint)
         system.to(trainer.strategy.root_device)
-        for path in system.export():
+        data.trainer = trainer  # tells the device
+        for path in system.export(data):
             print(path.resolve())
     elif arguments.predict:
         trainer.predict(system, data, return_predictions=False, ckpt_path=arguments.resume, weights_only=True)

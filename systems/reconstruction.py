@@ -13,6 +13,7 @@ from torch import Tensor
 from datasets.inspection import inspect_scene
 from datasets.inspection_files import write_inspection
 from datasets.inspection_report import warnings
+from datasets.module import SceneData
 from datasets.pixels import draw_pixels
 from datasets.views import Views
 from models import models
@@ -21,9 +22,10 @@ from systems import systems
 from systems.budget import RayBudget
 from systems.camera_file import restate_cameras, write_cameras
 from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
-from systems.export import export_surface
+from systems.export import Exported, export_surface
 from systems.geometry_error import geometry_error
 from systems.loss_functions import LossReport, LossSet
+from systems.mesh_rendering import texture_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from utils.notice import notice
@@ -32,7 +34,7 @@ from utils.registry import ConfigError
 from utils.run_directory import write_metrics
 from utils.schedule import Schedule
 from utils.similarity import IDENTITY
-from utils.types import RayBatch, Rendered, Surface
+from utils.types import RayBatch, Rendered
 
 CAMERAS = "cameras.json"
 
@@ -190,7 +192,7 @@ class Reconstruction(pl.LightningModule):
         folder, stem, views = self._folder(), f"it{self.step.item()}", self._views("test")
         frames = [place for place in scores if place[0] == "path"] or list(scores)
         video = write_video([self._frame_path(*place) for place in frames], folder / f"{stem}-test.mp4")
-        written = [video, *self.export(views.surface)]
+        written = [video, *self.export(self.trainer.datamodule, views)]  # type: ignore[attr-defined]
         if views.is_real:
             written.append(self._write_cameras("test"))
         result = summary(scores, "test")
@@ -217,8 +219,12 @@ class Reconstruction(pl.LightningModule):
         self.log_dict(values, prog_bar=split == "val", rank_zero_only=True)
         return scores
 
-    def export(self, surface: Surface | None = None) -> list[Path]:
-        """Meshes the model, writes the files and, where the true surface is known, measures the error.
+    def export(self, data: SceneData, test: Views | None = None) -> list[Path]:
+        """Meshes the model, writes the files and measures what can be measured.
+
+        Args:
+            data: is read where the options ask for photographs; then the test views are, too.
+            test: views to measure against, by their true surface and their photographs.
 
         Returns:
             Paths of what was written.
@@ -226,17 +232,32 @@ class Reconstruction(pl.LightningModule):
         self.model.eval()
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
-        options = self.experiment.export
-        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset)
+        options, photographs = self.experiment.export, None
+        if options.texture_source == "photographs" and options.texture_size:
+            photographs, test = data.views("train"), test or data.views("test")
+        result = export_surface(self.model, options, folder, stem, self.to_dataset, photographs)
         restate_cameras(folder / CAMERAS, options.coordinates)
-        if mesh is not None and report is not None and surface is not None:
-            report |= geometry_error(mesh, surface)
+        if result is None:
+            write_metrics(folder.parent, {"mesh": None, "texture": None})
+            return []
+        if test is not None:
+            self._measure(result, test)
+        write_metrics(folder.parent, {"mesh": result.mesh, "texture": result.texture})
+        return result.paths
+
+    def _measure(self, result: Exported, views: Views) -> None:
+        """Adds to the reports of what was exported how close it is to the truth."""
+        if views.surface is not None:
+            error = geometry_error(result.full, views.surface)
+            result.mesh |= error
             print(
-                f"surface: {report['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
-                f"{report['completeness_percent']:.3f} % from there to the mesh, on average"
+                f"surface: {error['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
+                f"{error['completeness_percent']:.3f} % from there to the mesh, on average"
             )
-        write_metrics(folder.parent, {"mesh": report})
-        return written
+        if views.is_real and result.textured is not None and result.texture is not None:
+            scores = texture_scores(result.textured, views, self._backdrop())
+            result.texture |= scores
+            print("texture: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items()))
 
     def _write_cameras(self, split: str) -> Path:
         coordinates, views = self.experiment.export.coordinates, self._views(split)

@@ -1,6 +1,5 @@
 """Images between their pixels."""
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
