@@ -225,6 +225,7 @@ def evaluate(arguments: argparse.Namespace, trainer: "pl.Trainer", system: Any, 
         system.load_state_dict(checkpoint["state_dict"])
         system.on_load_checkpoint(checkpoint)
         system.to(trainer.strategy.root_device)
+        data.trainer = trainer  # tells the device
         for path in system.export(data):
             print(path.resolve())
     elif arguments.predict:

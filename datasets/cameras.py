@@ -5,7 +5,7 @@ from the left and rows from the top; its centre lies at (u + 0.5, v + 0.5).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,6 +53,11 @@ class Cameras(Record):
             distortion=torch.stack([lens.distortion for lens in lenses]) if distorts else None,
             is_fisheye=torch.tensor(is_fisheye) if any(is_fisheye) else None,
         )
+
+    def resized(self, size: Int[Tensor, "V 2"]) -> "Cameras":
+        """The same cameras with images of other sizes, width and height in pixels."""
+        ratio = size / self.size
+        return replace(self, focal=ratio * self.focal, center=ratio * self.center, size=size)
 
     def rays(
         self, view: Int[Tensor, "R"], pixel: Int[Tensor, "R 2"]

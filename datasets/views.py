@@ -98,6 +98,12 @@ class Views(Record):
         width, height = self.cameras.size[view].tolist()
         return width, height
 
+    def picture(self, part: UInt8[Tensor, "P *channels"], view: int) -> UInt8[Tensor, "H W C"]:
+        """One image of a part of the store, such as `color` or `alpha`, on the device of the store."""
+        width, height = self.size(view)
+        first, last = self.offsets[view : view + 2].tolist()
+        return part[first:last].view(height, width, -1)
+
     def draw(self, view: Int[Tensor, "R"], pixel: Int[Tensor, "R 2"], backdrop: Float[Tensor, "R 3"]) -> RayBatch:
         """Rays and targets of single pixels.
 

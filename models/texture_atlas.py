@@ -8,7 +8,7 @@ block cuts seams along the blocks' borders and takes a tenth of the time.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import fast_simplification
 import numpy as np
@@ -23,9 +23,13 @@ from utils.rasterization import fragments
 from utils.types import Mesh
 
 FACES_PER_BLOCK = 4000
-"""Mean number of faces that xatlas unwraps at once."""
+"""Mean number of faces that xatlas unwraps as one."""
+BLOCKS_AT_ONCE = 8
+"""Blocks between two words on progress; xatlas gives each a thread."""
 PADDING = 4
 """Texels between charts, so that filtering and mipmaps do not mix neighbours."""
+GRID = 2
+"""Texels of the cells in which charts are packed: a coarse grid takes a fraction of the time and hardly more space."""
 BAND = 2**21
 """Texels of a band of rows."""
 REACH = 64
@@ -47,39 +51,85 @@ def decimate(mesh: Mesh, n_faces: int) -> Mesh:
     return Mesh(vertices, faces, vertex_normals(vertices, faces))
 
 
-def unwrap(mesh: Mesh, size: int = 2048) -> Mesh:
+def unwrap(mesh: Mesh, size: int = 2048, progress: Callable[[float], None] = lambda share: None) -> Mesh:
     """The mesh with texture coordinates; vertices on seams are repeated, once per chart.
 
     Args:
         mesh: with or without normals; missing ones are computed before the seams are cut.
         size: side of the texture that will be baked, in texels; padding between charts follows from it.
+        progress: told the finished share, in [0, 1].
 
     Returns:
         Vertices, faces, normals, colours if any, and uv in [0, 1]. Faces are in another order.
     """
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    atlas, rows = xatlas.Atlas(), []
-    for faces in _blocks(mesh):
-        used, local = faces.unique(return_inverse=True)
-        atlas.add_mesh(mesh.vertices[used].numpy(), local.numpy().astype(np.uint32))
-        rows.append(used)
+    blocks, pieces = list(_blocks(mesh)), []
+    for start in range(0, len(blocks), BLOCKS_AT_ONCE):
+        pieces += _flatten(mesh, blocks[start : start + BLOCKS_AT_ONCE])
+        progress(0.9 * len(pieces) / len(blocks))
 
-    packing = xatlas.PackOptions()
-    packing.resolution, packing.padding, packing.bilinear = size, PADDING, True
-    atlas.generate(pack_options=packing)
-    if atlas.atlas_count != 1:
-        raise ValueError(f"unwrapping gave {atlas.atlas_count} atlases for a texture of {size} texels; raise its size")
-
+    atlas = _pack(pieces, size)
+    progress(1.0)
     source, faces, uv, n = [], [], [], 0
-    for i, used in enumerate(rows):
+    for i, piece in enumerate(pieces):
         origin, local, coordinates = atlas[i]
-        source.append(used[torch.from_numpy(origin.astype(np.int64))])
+        source.append(piece.vertex[origin.astype(np.int64)])
         faces.append(torch.from_numpy(local.astype(np.int64)) + n)
         uv.append(torch.from_numpy(coordinates))
         n += len(origin)
     row = torch.cat(source)
     colors = None if mesh.colors is None else mesh.colors[row]
-    return Mesh(mesh.vertices[row], torch.cat(faces), normals[row], colors, torch.cat(uv).float())
+    return Mesh(mesh.vertices[row], torch.cat(faces), normals[row], colors, torch.cat(uv))
+
+
+@dataclass
+class _Piece:
+    """A block of faces, flattened.
+
+    Attributes:
+        vertex: [v] rows of the mesh's vertices, repeated where charts meet.
+        faces: [f, 3] rows of `vertex`.
+        place: [v, 2] in some plane, world units, chart beside chart.
+    """
+
+    vertex: Int[Tensor, "v"]
+    faces: np.ndarray
+    place: np.ndarray
+
+
+def _flatten(mesh: Mesh, blocks: list[Int[Tensor, "_ 3"]]) -> list[_Piece]:
+    """Charts of blocks, which xatlas works on side by side."""
+    atlas, used = xatlas.Atlas(), []
+    for block in blocks:
+        vertex, faces = block.unique(return_inverse=True)
+        atlas.add_mesh(mesh.vertices[vertex].numpy(), faces.numpy().astype(np.uint32))
+        used.append(vertex)
+    atlas.generate()
+    # Without area there is no chart, and then no scale.
+    scale = np.array([atlas.width, atlas.height], dtype=np.float32) / max(atlas.texels_per_unit, 1e-30)
+    pieces = []
+    for i, vertex in enumerate(used):
+        origin, faces, place = atlas[i]
+        pieces.append(_Piece(vertex[origin.astype(np.int64)], faces, place * scale))
+    return pieces
+
+
+def _pack(pieces: list[_Piece], size: int) -> xatlas.Atlas:
+    """All charts in one square. The scale that fills it follows from a first try, which may be off by a factor of 2."""
+    packing = xatlas.PackOptions()
+    packing.padding, packing.resolution = PADDING // GRID, max(size // GRID, 1)
+    first = _placed(pieces, packing)
+    packing.texels_per_unit = first.texels_per_unit * packing.resolution / max(first.width, first.height, 1)
+    packing.resolution = 0  # as large as it gets, instead of a second atlas
+    return _placed(pieces, packing)
+
+
+def _placed(pieces: list[_Piece], packing: xatlas.PackOptions) -> xatlas.Atlas:
+    atlas = xatlas.Atlas()
+    for piece in pieces:
+        atlas.add_uv_mesh(piece.place, piece.faces)
+    atlas.generate(pack_options=packing)
+    return atlas
 
 
 def bake(
@@ -106,7 +156,7 @@ def bake(
     if mesh.uv is None or mesh.normals is None:
         raise ValueError("a mesh without texture coordinates and normals cannot be baked; unwrap it first")
     image = torch.zeros(size * size, 3, dtype=torch.uint8)
-    is_inside = torch.zeros(size * size, dtype=torch.bool)
+    is_inside, done = torch.zeros(size * size, dtype=torch.bool), 0
     for part in fragments(_texels(mesh.uv, size)[mesh.faces], size, size):
         for start in range(0, len(part), chunk):
             piece = part[start : start + chunk]
@@ -115,7 +165,8 @@ def bake(
                 shade = color(point, torch.nn.functional.normalize(normal, dim=-1))
             image[piece.pixel] = (shade.clamp(0, 1) * 255).round().to(torch.uint8)
             is_inside[piece.pixel] = True
-            progress(int(piece.pixel[-1]) / len(image))
+            done = max(done, int(piece.pixel[-1]) + 1)
+            progress(done / len(image))
     _fill(image.view(size, size, 3), is_inside.view(size, size))
     return replace(mesh, texture=image.view(size, size, 3))
 
@@ -141,14 +192,15 @@ def _fill(image: UInt8[Tensor, "S S 3"], is_inside: Bool[Tensor, "S S"]) -> None
     if is_inside.all() or not is_inside.any():
         return
     size = len(image)
-    image[~is_inside] = image[is_inside].float().mean(dim=0).round().to(torch.uint8)
+    # What is outside is still 0, so all may be added up.
+    mean = image.sum(dim=(0, 1), dtype=torch.int64) / is_inside.sum()
+    image[~is_inside] = mean.round().to(torch.uint8)
     step = max(REACH, BAND // size)
     for top in range(0, size, step):
         first, last = max(0, top - REACH), top + step + REACH
         slab, is_known = image[first:last], is_inside[first:last]
         if not is_known.any():
             continue
-        found = scipy.ndimage.distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
-        nearest = np.asarray(found)[:, top - first : top - first + step]
-        row, column = torch.from_numpy(nearest).long()
+        nearest = scipy.ndimage.distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
+        row, column = torch.from_numpy(np.asarray(nearest)[:, top - first : top - first + step]).long()
         image[top : top + step] = slab[row, column]

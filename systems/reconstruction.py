@@ -23,10 +23,11 @@ from systems import systems
 from systems.budget import RayBudget
 from systems.camera_file import CAMERAS, restate_cameras, write_cameras
 from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
-from systems.export import export_surface
+from systems.export import Exported, export_surface
 from systems.geometry_error import geometry_error
 from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
+from systems.mesh_rendering import texture_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from utils.late_counts import LateCounts
@@ -36,7 +37,7 @@ from utils.registry import ConfigError
 from utils.run_directory import write_metrics
 from utils.schedule import Schedule
 from utils.similarity import IDENTITY
-from utils.types import RayBatch, Rendered, Surface
+from utils.types import RayBatch, Rendered
 
 
 @systems.register("nerf-system", "neus-system", "generic-system")
@@ -191,7 +192,7 @@ class Reconstruction(pl.LightningModule):
         folder, stem, views = self._folder(), f"it{self.step.item()}", self._views("test")
         frames = [place for place in scores if place[0] == "path"] or list(scores)
         video = write_video([self._frame_path(*place) for place in frames], folder / f"{stem}-test.mp4")
-        written = [video, *self.export(self.trainer.datamodule, views.surface)]  # type: ignore[attr-defined]
+        written = [video, *self.export(self.trainer.datamodule, views)]  # type: ignore[attr-defined]
         if views.is_real:
             written.append(self._write_cameras("test"))
         result = summary(scores, "test")
@@ -224,12 +225,12 @@ class Reconstruction(pl.LightningModule):
         self.log_dict(values, prog_bar=split == "val", rank_zero_only=True)
         return scores
 
-    def export(self, data: SceneData, surface: Surface | None = None) -> list[Path]:
-        """Meshes the model, writes the files and, where the true surface is known, measures the error.
+    def export(self, data: SceneData, test: Views | None = None) -> list[Path]:
+        """Meshes the model, writes the files and measures what can be measured.
 
         Args:
-            data: is read where the options ask for the training cameras.
-            surface: the truth.
+            data: is read where the options ask for the training cameras or photographs; then the test views are, too.
+            test: views to measure against, by their true surface and their photographs.
 
         Returns:
             Paths of what was written.
@@ -238,19 +239,35 @@ class Reconstruction(pl.LightningModule):
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
         options = self.experiment.export
-        views = data.views("train") if options.drop_unseen else None
-        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, views)
+        shows_photographs = options.texture_source == "photographs" and options.texture_size > 0
+        views = data.views("train") if options.drop_unseen or shows_photographs else None
+        if shows_photographs:
+            test = test or data.views("test")
+        result = export_surface(self.model, options, folder, stem, self.to_dataset, views)
         restate_cameras(folder / CAMERAS, options.coordinates)
-        sections: dict[str, Any] = {"mesh": report} if mesh is not None else {"mesh": None, "geometry": None}
-        if mesh is not None and surface is not None:
-            error = geometry_error(mesh, surface)
-            sections["geometry"] = {"truth": "the data set's surface", "units": "scene units"} | error
+        if result is None:
+            write_metrics(folder.parent, dict.fromkeys(("mesh", "geometry", "texture")))
+            return []
+        geometry = None if test is None else self._measure(result, test)
+        sections = {"mesh": result.mesh, "texture": result.texture}
+        write_metrics(folder.parent, sections if geometry is None else sections | {"geometry": geometry})
+        return result.paths
+
+    def _measure(self, result: Exported, views: Views) -> dict[str, Any] | None:
+        """How far the mesh is from the true surface, if that is known; the texture's report gets its scores."""
+        geometry = None
+        if views.surface is not None:
+            error = geometry_error(result.full, views.surface)
+            geometry = {"truth": "the data set's surface", "units": "scene units"} | error
             print(
                 f"surface: {error['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
                 f"{error['completeness_percent']:.3f} % from there to the mesh, on average"
             )
-        write_metrics(folder.parent, sections)
-        return written
+        if views.is_real and result.textured is not None and result.texture is not None:
+            scores = texture_scores(result.textured, views, self._backdrop())
+            result.texture |= scores
+            print("texture: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items()))
+        return geometry
 
     def _write_cameras(self, split: str) -> Path:
         coordinates, views = self.experiment.export.coordinates, self._views(split)

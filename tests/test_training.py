@@ -82,6 +82,9 @@ def test_the_demo_ends_with_video_textured_mesh_and_metrics(tmp_path, capsys):
     assert [view["psnr"] for view in metrics["test"]["views"]]
     assert metrics["mesh"]["faces"] > 100 and metrics["mesh"]["components"] == 1
     assert metrics["geometry"]["chamfer"] > 0
+    texture = metrics["texture"]
+    assert (texture["source"], texture["size"], texture["n_views"]) == ("field", 64, 2)
+    assert 5 < texture["psnr"] < 60 and 5 < texture["psnr_on_mesh"] < 60 and 0 < texture["ssim"] <= 1
     for path in (*folder.glob("save/*.mp4"), *folder.glob("save/*.glb"), folder / "metrics.json"):
         assert str(path.resolve()) in said
     assert len(list(folder.glob("save/it40-test/*.png"))) == 2
@@ -90,7 +93,11 @@ def test_the_demo_ends_with_video_textured_mesh_and_metrics(tmp_path, capsys):
     cameras = json.loads((folder / "save/cameras.json").read_text())
     assert [frame["split"] for frame in cameras["frames"]] == 6 * ["train"] + 2 * ["test"]
     meshes = list(folder.glob("save/*.obj"))
-    assert len(meshes) == 2 and all(len(trimesh.load(path).vertices) for path in meshes)
+    assert (
+        len(meshes) == 2
+        and list(folder.glob("save/*.ply"))
+        and all(len(trimesh.load(path).vertices) for path in meshes)
+    )
     for name in ("config/parsed.yaml", "config/raw.yaml", "code/launch.py", "ckpt/last.ckpt", "csv_logs/metrics.csv"):
         assert (folder / name).is_file()
 
@@ -132,6 +139,13 @@ def test_a_checkpoint_is_tested_and_exported_at_its_own_step(tmp_path):
         path.unlink()
     assert run(tmp_path, "--config", parsed, "--export", "--resume", last) == 0
     assert list(trained.glob("save/it40-*.glb"))
+    from_field = json.loads((trained / "metrics.json").read_text())["texture"]
+    words = ["--config", parsed, "--export", "--resume", last, "export.texture_source=photographs"]
+    assert run(tmp_path, *words) == 0
+    from_photographs = json.loads((trained / "metrics.json").read_text())["texture"]
+    assert from_field == {key: before["texture"][key] for key in ("source", "size", "faces")}
+    assert from_photographs["share_in_photographs"] > 0.3 and from_photographs["n_views"] == 2
+    assert from_photographs["psnr"] > before["texture"]["psnr"]
     assert run(tmp_path, "--config", parsed, "--predict", "--resume", last) == 0
     assert len(list(trained.glob("save/it40-predict/*.png"))) == 6
     assert run(tmp_path, "--config", parsed, "--validate", "--resume", last, "trainer.limit_val_batches=1") == 0

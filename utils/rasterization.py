@@ -43,7 +43,7 @@ class Fragments(Record):
     def interpolate(self, values: Float[Tensor, "V C"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "N C"]:
         """Values of vertices at the fragments of their triangles."""
         corner = faces.index_select(0, self.face).flatten()
-        return (self.weight[:, :, None] * values.index_select(0, corner).view(len(self), 3, -1)).sum(dim=1)
+        return (self.weight[:, :, None] * values.index_select(0, corner).view(len(self), 3, values.shape[1])).sum(dim=1)
 
 
 def fragments(corner: Float[Tensor, "F 3 2"], width: int, height: int) -> Iterator[Fragments]:

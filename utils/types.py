@@ -330,7 +330,7 @@ class Rendered(Record):
 
 
 @dataclass
-class Mesh:
+class Mesh(Record):
     """A triangle mesh in world coordinates, faces wound counter-clockwise seen from outside.
 
     Attributes:

@@ -163,3 +163,17 @@ def test_the_share_of_an_image_that_its_lens_does_not_reach_is_known():
     cameras = Cameras.with_lenses(torch.eye(4)[None, :3], [lens], torch.tensor([[64, 1]]))
     assert cameras.unreached(n_places=64).item() == pytest.approx(1 - 0.5443 * 2 / 1.2, abs=0.03)
     assert lens_camera(LENSES[2][0], is_fisheye=False).unreached().item() == 0
+
+
+def test_a_resized_image_shows_the_same_from_corner_to_corner():
+    barrel = Lens(torch.tensor([60.0, 55.0]), torch.tensor([30.0, 25.0]), torch.tensor([-0.1, 0.02, 0, 0, 0, 0, 0, 0]))
+    fisheye = Lens(torch.tensor([90.0, 90.0]), torch.tensor([99.0, 52.0]), torch.zeros(8), is_fisheye=True)
+    pose = torch.eye(3, 4).repeat(2, 1, 1)
+    cameras = Cameras.with_lenses(pose, [barrel, fisheye], torch.tensor([[64, 48], [200, 100]]))
+    others = cameras.resized(torch.tensor([[32, 24], [50, 200]]))
+    points = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) - torch.tensor([0, 0, 4])
+    for view, factors in enumerate(([0.5, 0.5], [0.25, 2.0])):
+        rows = torch.full((50,), view)
+        (place, depth), (again, same) = (some.project(rows, points) for some in (cameras, others))
+        torch.testing.assert_close(again, place * torch.tensor(factors))
+        assert torch.equal(depth, same)

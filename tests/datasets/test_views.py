@@ -40,6 +40,13 @@ def test_an_image_is_its_pixels_row_by_row():
     torch.testing.assert_close(batch.rays.directions[4 * 5 + 3], single.rays.directions[0])
 
 
+def test_a_picture_is_a_part_of_the_store_in_the_shape_of_its_image():
+    views = views_of_sizes((4, 3), (5, 7))
+    color, alpha = (views.picture(part, 1) for part in (views.color, views.alpha))
+    assert color.shape == (7, 5, 3) and alpha.shape == (7, 5, 1)
+    assert torch.equal(color[6, 2], views.color[12 + 30 + 2]) and alpha[6, 2] == views.alpha[12 + 30 + 2]
+
+
 def test_targets_stand_on_the_backdrop_of_their_ray():
     views = views_of_sizes((8, 8))
     batch = views.image(0, BLUE)

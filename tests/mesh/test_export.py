@@ -1,5 +1,8 @@
 """Files of an exported model, opened again by another program's reader."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,12 @@ from datasets.cameras import Cameras
 from datasets.views import Views
 from models.base import Model, ModelConfig, StepSize
 from models.fields.isosurface import IsosurfaceConfig
-from systems.export import ExportConfig, export_surface
+from systems.export import ExportConfig, Exported, export_surface
+from tests.mesh.ball import cameras, photographs
 from tests.moved import TO_DATASET
+from utils.bilinear import bilinear
 from utils.registry import ConfigError
+from utils.types import Mesh
 
 SMALL = {"texture_faces": 3000, "texture_size": 256, "chunk_size": 5000, "keep_components": 1}
 
@@ -54,12 +60,22 @@ class Balls(Model):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("save")
-    return export_surface(Balls(), ExportConfig(**SMALL), folder, "it100")
+    return files(export_surface(Balls(), ExportConfig(**SMALL), folder, "it100"))
+
+
+def files(exported: Exported | None) -> tuple[Mesh, list[Path], dict[str, Any]]:
+    """The full mesh, the files and what is said of the mesh."""
+    assert exported is not None
+    return exported.full, exported.paths, exported.mesh
 
 
 def test_every_file_is_written_beside_the_others(exported):
     _, paths, _ = exported
-    names = ["it100-mc48.obj", *(f"it100-mc48-textured.{kind}" for kind in ("obj", "mtl", "png", "glb"))]
+    names = [
+        "it100-mc48.obj",
+        "it100-mc48.ply",
+        *(f"it100-mc48-textured.{kind}" for kind in ("obj", "mtl", "png", "glb")),
+    ]
     assert [path.name for path in paths] == names
     assert all(path.stat().st_size > 0 for path in paths)
 
@@ -80,15 +96,15 @@ def test_the_full_mesh_carries_the_colours_of_its_vertices(exported):
     np.testing.assert_allclose(read.visual.vertex_colors[:, :3] / 255, 0.5 + read.vertices, atol=0.5 / 255 + 1e-3)
 
 
-@pytest.mark.parametrize("row", [1, 4], ids=["obj", "glb"])
+@pytest.mark.parametrize("row", [2, 5], ids=["obj", "glb"])
 def test_the_texture_shows_the_colours_where_the_uv_point(exported, row):
     read = trimesh.load(exported[1][row], process=False)
     body = read.to_geometry() if isinstance(read, trimesh.Scene) else read
-    world = body.vertices if row == 1 else body.vertices @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T
+    world = body.vertices if row == 2 else body.vertices @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T
     assert trimesh.Trimesh(world, body.faces).volume == pytest.approx(4 / 3 * np.pi * 0.5**3, rel=0.02)
 
     material = body.visual.material
-    image = material.image if row == 1 else material.baseColorTexture
+    image = material.image if row == 2 else material.baseColorTexture
     # Inside faces, away from seams, the nearest texel is within a texel, 0.01 world units.
     uv, points = body.visual.uv[body.faces].mean(axis=1), world[body.faces].mean(axis=1)
     color = trimesh.visual.color.uv_to_color(uv, image)[:, :3] / 255
@@ -97,7 +113,7 @@ def test_the_texture_shows_the_colours_where_the_uv_point(exported, row):
 
 
 def test_a_glb_stands_upright_and_holds_world_coordinates(exported):
-    scene = trimesh.load(exported[1][4], process=False)
+    scene = trimesh.load(exported[1][5], process=False)
     node = scene.graph.nodes_geometry[0]
     rotation, _ = scene.graph[node]
     np.testing.assert_allclose(rotation[:3, :3] @ [0, 0, 1], [0, 1, 0])
@@ -105,21 +121,21 @@ def test_a_glb_stands_upright_and_holds_world_coordinates(exported):
 
 
 def test_normals_are_written_with_the_textured_mesh(exported):
-    read = trimesh.load(exported[1][1], process=False)
+    read = trimesh.load(exported[1][2], process=False)
     outward = read.vertices / np.linalg.norm(read.vertices, axis=1, keepdims=True)
     assert (read.vertex_normals * outward).sum(axis=1).min() > 0.9
 
 
 def test_colours_texture_and_filtering_are_options(tmp_path):
     config = ExportConfig(export_vertex_color=False, texture_size=0)
-    mesh, paths, summary = export_surface(Balls(), config, tmp_path / "new", "it1")
-    assert [path.name for path in paths] == ["it1-mc48.obj"]
+    mesh, paths, summary = files(export_surface(Balls(), config, tmp_path / "new", "it1"))
+    assert [path.name for path in paths] == ["it1-mc48.obj", "it1-mc48.ply"]
     assert mesh.colors is None and summary["components"] == 2
     assert all(len(line.split()) == 4 for line in paths[0].read_text().splitlines())
 
 
 def test_files_hold_dataset_coordinates_to_the_last_digit_and_the_mesh_those_of_the_scene(exported, tmp_path):
-    mesh, paths, summary = export_surface(Balls(), ExportConfig(**SMALL), tmp_path, "it100", TO_DATASET)
+    mesh, paths, summary = files(export_surface(Balls(), ExportConfig(**SMALL), tmp_path, "it100", TO_DATASET))
     torch.testing.assert_close(mesh.vertices, exported[0].vertices)
     assert summary["coordinates"] == "dataset" and summary["size"] == pytest.approx([100, 100, 100], rel=0.01)
     # A quarter turn around z, 100 times larger, a million away.
@@ -128,7 +144,7 @@ def test_files_hold_dataset_coordinates_to_the_last_digit_and_the_mesh_those_of_
     rows = [line.split()[1:4] for line in paths[0].read_text().splitlines() if line.startswith("v ")]
     np.testing.assert_allclose(np.array(rows, dtype=np.float64), expected, rtol=0, atol=2e-4)
 
-    light, scene = trimesh.load(paths[1], process=False), trimesh.load(paths[4], process=False)
+    light, scene = trimesh.load(paths[2], process=False), trimesh.load(paths[5], process=False)
     np.testing.assert_allclose(light.bounds.mean(0), [1e6, 2e6, 50], rtol=0, atol=1)
     outward = (light.vertices - [1e6, 2e6, 50]) / 50
     assert (light.vertex_normals * outward).sum(axis=1).min() > 0.9
@@ -139,19 +155,43 @@ def test_files_hold_dataset_coordinates_to_the_last_digit_and_the_mesh_those_of_
 
 def test_scene_coordinates_are_an_option(exported, tmp_path):
     config = ExportConfig(**SMALL, coordinates="scene")
-    _, paths, summary = export_surface(Balls(), config, tmp_path, "it100", TO_DATASET)
+    _, paths, summary = files(export_surface(Balls(), config, tmp_path, "it100", TO_DATASET))
     assert summary == exported[2] | {"coordinates": "scene"}
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in exported[1]]
 
 
+def test_colours_of_the_texture_may_come_from_photographs(tmp_path, capsys):
+    def green(points):
+        return torch.tensor([0.1, 0.8, 0.2]).expand(len(points), 3)
+
+    # About half of the large ball is photographed; the model, which knows other colours, fills in the rest.
+    views = photographs(cameras(2), green)
+    config = ExportConfig(**SMALL, texture_source="photographs")
+    exported = export_surface(Balls(), config, tmp_path, "it1", views=views)
+    share = exported.texture["share_in_photographs"]
+    assert 0.4 < share < 0.7 and f"texture: {share:.1%} from photographs" in capsys.readouterr().out
+    points, uv = exported.textured.vertices, exported.textured.uv
+    color = bilinear(exported.textured.texture, 256 * torch.stack([uv[:, 0], 1 - uv[:, 1]], dim=-1))
+    is_green = (color - torch.tensor([0.1, 0.8, 0.2])).abs().amax(dim=-1) < 0.02
+    is_model = (color - 0.5 - points).abs().amax(dim=-1) < 0.05
+    assert is_green.float().mean() == pytest.approx(share, abs=0.05)
+    assert (is_green | is_model).float().mean() > 0.95
+
+
+def test_the_report_of_a_texture_tells_where_it_comes_from(tmp_path):
+    exported = export_surface(Balls(), ExportConfig(**SMALL), tmp_path, "it1")
+    assert exported.texture == {"source": "field", "size": 256, "faces": len(exported.textured.faces)}
+    assert export_surface(Balls(), ExportConfig(texture_size=0), tmp_path, "it1").texture is None
+
+
 def test_an_empty_surface_is_told_and_ends_no_run(tmp_path, capsys):
-    assert export_surface(Balls(shift=9.0), ExportConfig(), tmp_path, "it1") == (None, [], None)
+    assert export_surface(Balls(shift=9.0), ExportConfig(), tmp_path, "it1") is None
     assert "no mesh: no surface in the box" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_field_without_isosurface_options_is_not_meshed(tmp_path, capsys):
-    assert export_surface(Balls(is_meshed=False), ExportConfig(), tmp_path, "it1") == (None, [], None)
+    assert export_surface(Balls(is_meshed=False), ExportConfig(), tmp_path, "it1") is None
     assert "isosurface is null" in capsys.readouterr().out
 
 
@@ -159,13 +199,13 @@ def test_specks_are_dropped_and_separate_parts_are_kept(tmp_path):
     # The small ball has a share of 0.1² / (0.5² + 0.1²) of the area.
     for share, n_dropped in ((0.036, 0), (0.04, 1)):
         config = ExportConfig(texture_size=0, min_component_share=share)
-        assert export_surface(Balls(), config, tmp_path, "it1")[2]["components_dropped"] == n_dropped
+        assert files(export_surface(Balls(), config, tmp_path, "it1"))[2]["components_dropped"] == n_dropped
     assert ExportConfig().min_component_share < 0.036
 
 
 def test_the_mesh_may_be_smoothed_and_decimated(tmp_path):
     config = ExportConfig(texture_size=0, keep_components=1, smoothing=3, max_faces=800)
-    mesh, paths, summary = export_surface(Balls(), config, tmp_path, "it1")
+    mesh, paths, summary = files(export_surface(Balls(), config, tmp_path, "it1"))
     assert summary["faces"] <= 800 and summary["is_watertight"]
     assert trimesh.load(paths[0]).volume == pytest.approx(4 / 3 * np.pi * 0.5**3, rel=0.03)
     # Colours are asked for where the surface ends up.
@@ -178,12 +218,12 @@ def test_faces_that_no_camera_sees_are_dropped_on_request(tmp_path, capsys):
     cameras = Cameras(pose, torch.full((1, 2), 60.0), torch.full((1, 2), 20.0), torch.full((1, 2), 40))
     views = Views(cameras, ["above"], torch.tensor([0, 1600]), None)
     config = ExportConfig(texture_size=0, keep_components=1, drop_unseen=True)
-    mesh, _, summary = export_surface(Balls(), config, tmp_path, "it1", views=views)
+    mesh, _, summary = files(export_surface(Balls(), config, tmp_path, "it1", views=views))
     assert not summary["is_watertight"] and 0 < summary["faces_unseen"]
     assert mesh.vertices[:, 2].min() > 0.0 and mesh.vertices[:, 2].max() == pytest.approx(0.5, abs=1e-3)
 
     cameras.pose[:, 0, 3] = 100.0
-    assert export_surface(Balls(), config, tmp_path, "it2", views=views) == (None, [], None)
+    assert export_surface(Balls(), config, tmp_path, "it2", views=views) is None
     assert "no mesh: none of 1 training cameras sees it; set export.drop_unseen to false" in capsys.readouterr().out
 
 

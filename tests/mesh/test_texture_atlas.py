@@ -1,10 +1,17 @@
 """Laws of decimation, unwrapping and baking."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import scipy.sparse
+import scipy.sparse.csgraph
 import torch
 
+from models import texture_atlas
 from models.mesh import extract, report
 from models.texture_atlas import _texels, bake, decimate, unwrap
+from utils import rasterization
 from utils.rasterization import fragments
 from utils.types import Mesh
 
@@ -116,3 +123,53 @@ def test_the_first_row_of_a_texture_is_its_top():
 def test_a_mesh_must_be_unwrapped_before_it_is_baked(light):
     with pytest.raises(ValueError, match="unwrap it first"):
         bake(light, by_position, 64)
+
+
+def test_unwrapping_in_pieces_tells_how_far_it_is_and_leaves_space_between_charts(light, monkeypatch):
+    monkeypatch.setattr(texture_atlas, "FACES_PER_BLOCK", 200)
+    told = []
+    flat = unwrap(light, 512, told.append)
+    assert len(told) >= 2 and told == sorted(told) and told[-1] == 1
+    texels = _texels(flat.uv, 512)[flat.faces]
+    owner = torch.full((512 * 512,), -1)
+    _, chart = charts(flat)
+    for part in fragments(texels, 512, 512):
+        owner[part.pixel] = chart[part.face]
+    owner = owner.view(512, 512)
+    # Two texels apart there is never another chart: padding is about four.
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0)):
+        moved = owner.roll(shift, dims=(0, 1))
+        assert not ((owner != moved) & (owner >= 0) & (moved >= 0)).any()
+    assert (owner >= 0).float().mean() > 0.35
+
+
+def charts(mesh: Mesh) -> tuple[int, torch.Tensor]:
+    """How many connected parts there are, and the part of each face."""
+    graph = scipy.sparse.coo_matrix((np.ones(2 * len(mesh.faces)), mesh.faces[:, [0, 1, 1, 2]].view(-1, 2).T.numpy()))
+    graph.resize(len(mesh.vertices), len(mesh.vertices))
+    n, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    return n, torch.from_numpy(label)[mesh.faces[:, 0]].long()
+
+
+def test_texels_are_spread_evenly_over_the_surface(light):
+    flat = unwrap(light, 512)
+    corner = torch.nn.functional.pad(flat.uv[flat.faces], (0, 1))
+    share = areas(corner) / areas(flat.vertices[flat.faces])
+    assert share.quantile(0.95) / share.quantile(0.05) < 2
+
+
+def test_faces_without_area_are_no_obstacle(light):
+    flat = torch.tensor([[0, 0, 1], [0, 1, 2]])
+    sliver = Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
+    mesh = Mesh(light.vertices, torch.cat([light.faces, flat]))
+    assert len(unwrap(mesh, 256).faces) == len(mesh.faces)
+    assert bake(unwrap(sliver, 16), by_position, 16).texture.shape == (16, 16, 3)
+
+
+def test_a_texture_is_the_same_whatever_is_done_at_once(light, baked, monkeypatch):
+    monkeypatch.setattr(texture_atlas, "BAND", 30 * 512)
+    monkeypatch.setattr(rasterization, "BAND", 7 * 512)
+    told = []
+    pieces = bake(replace(baked, texture=None), by_position, 512, chunk=777, progress=told.append)
+    assert torch.equal(pieces.texture, baked.texture)
+    assert told == sorted(told) and 0.5 < told[-1] <= 1
