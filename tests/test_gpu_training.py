@@ -6,7 +6,7 @@ On a GPU, torch itself reports who waits; on the stand-in, every operation that 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from systems.loss_functions import LossSet
 from systems.trainer import make_trainer
 from tests.models.test_rendering import rays_along_x, small_nerf, small_neus
 from tests.ops.gpu import device_of
+from utils import late_counts
 from utils.config import parse, read, resolve
 from utils.late_counts import LAG
 from utils.run_directory import add_run_keys
@@ -71,6 +72,8 @@ def folder(tmp_path_factory):
 def device(request, monkeypatch, folder):
     torch.manual_seed(0)
     monkeypatch.setattr(capacity, "LEAST", 64)
+    if request.param != "gpu":  # a number that has arrived is read without asking anyone
+        monkeypatch.setattr(late_counts, "_sent", lambda number: lambda: int(number.numpy()))
     return device_of(request.param, monkeypatch, folder)
 
 
@@ -147,23 +150,23 @@ def test_whoever_waits_is_noticed(look, device):
 
 
 class Watch(pl.Callback):
-    """Steps of a training in which nobody may wait."""
+    """Steps of a training in which nobody may wait, each to the start of the next."""
 
     def __init__(self, device: torch.device, steps: range):
         self.device, self.steps, self.n_watched = device, steps, 0
+        self.guard = ExitStack()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.guard.close()
         if trainer.global_step in self.steps:
-            self._guard = nobody_waits(self.device)
-            self._guard.__enter__()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step - 1 in self.steps:
-            self._guard.__exit__(None, None, None)
+            self.guard.enter_context(nobody_waits(self.device))
             self.n_watched += 1
 
+    def on_exception(self, *_: Any) -> None:
+        self.guard.close()  # it may not outlive the training
 
-def experiment_of(name: str, folder: Path, n_steps: int, precision: Any = 32) -> Experiment:
+
+def experiment_of(name: str, folder: Path, n_steps: int) -> Experiment:
     """A configuration at a size that takes a moment a step."""
     file = ROOT / "configs" / f"{name}.yaml"
     missing = [key for key in ("scene", "root_dir") if f"{key}: ???" in file.read_text()]
@@ -181,8 +184,7 @@ def experiment_of(name: str, folder: Path, n_steps: int, precision: Any = 32) ->
     if config.model.get("learned_background") and config.model.name == "neus":
         config.model.occupancy_bg = {"resolution": 16}
     OmegaConf.update(config, "model", SMALL)
-    trainer = {"max_steps": n_steps, "limit_val_batches": 0, "log_every_n_steps": 1000, "precision": precision}
-    OmegaConf.update(config, "trainer", trainer)
+    OmegaConf.update(config, "trainer", {"max_steps": n_steps, "limit_val_batches": 0, "log_every_n_steps": 10000})
     add_run_keys(config, {"exp_dir": str(folder), "train": True, "resume": None, "resume_weights_only": False})
     return parse(Experiment, config)
 
@@ -191,7 +193,7 @@ def train(
     experiment: Experiment, folder: Path, device: torch.device, *callbacks: pl.Callback, resume: Any = None
 ) -> Any:
     trainer = make_trainer(experiment, "0" if device.type == "cuda" else "none", folder / "runs")
-    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+    trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     system = systems.make(experiment.system, experiment)
     trainer.fit(system, SceneData(datasets.make(experiment.dataset)), ckpt_path=resume, weights_only=True)
     return system
@@ -199,9 +201,9 @@ def train(
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_step_waits_but_those_that_refresh_or_log(name, tmp_path, device):
-    watch = Watch(device, range(4, 10))
+    watch = Watch(device, range(4, 9))
     system = train(experiment_of(name, tmp_path, 10), tmp_path, device, watch)
-    assert watch.n_watched == 6
+    assert watch.n_watched == 5
     assert system.model.march.capacity.rows(100) is not None  # samples were padded
     assert all(value.isfinite().all() for value in system.model.parameters())
 
@@ -298,12 +300,12 @@ def test_rays_without_room_are_as_if_they_had_not_been_drawn(model, device, monk
     assert_same_training(some, exact)
 
 
-@pytest.mark.parametrize(("name", "precision"), [("demo", 32), ("neus-blender", 16), ("nerf-blender", 16)])
-def test_a_gpu_learns(name, precision, tmp_path, device):
+@pytest.mark.parametrize("name", ["demo", "neus-blender", "nerf-blender"])
+def test_a_gpu_learns(name, tmp_path, device):
     if device.type != "cuda":
         pytest.skip("whether a CPU learns is tested elsewhere, faster")
     seen = Seen()
-    system = train(experiment_of(name, tmp_path, 400, precision), tmp_path, device, seen)
+    system = train(experiment_of(name, tmp_path, 1000), tmp_path, device, seen)
     assert sum(seen.losses[-20:]) < 0.5 * sum(seen.losses[:20])
     assert all(value.isfinite().all() for value in system.model.parameters())
 
