@@ -1,5 +1,6 @@
 """Views rendered, scored against their photographs, and the scores of all devices brought together."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,13 @@ Scores = dict[tuple[str, int], dict[str, Any]]
 """Name and scores of views by split and row; a view without a photograph has its name alone."""
 
 
-def evaluate(model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"]) -> tuple[dict[str, Any], Picture]:
+def evaluate(
+    model: Model,
+    views: Views,
+    row: int,
+    backdrop: Float[Tensor, "3"],
+    tell: Callable[[float], None] = lambda share: None,
+) -> tuple[dict[str, Any], Picture]:
     """Scores and panel of one view.
 
     Args:
@@ -24,9 +31,10 @@ def evaluate(model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"])
         views: of some split.
         row: of the view among them.
         backdrop: [3] colour in [0, 1] behind everything.
+        tell: is told how much of the view is rendered, in [0, 1].
     """
     batch = views.image(row, backdrop)
-    rendered = model.render(batch.rays)
+    rendered = model.render(batch.rays, tell)
     width, height = views.size(row)
     scores: dict[str, Any] = {"view": views.names[row]}
     n_channels = rendered.color.shape[1]

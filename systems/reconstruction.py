@@ -27,6 +27,7 @@ from systems.geometry_error import geometry_error
 from systems.loss_functions import LossReport, LossSet
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
+from utils.callbacks import ProgressLine
 from utils.notice import notice
 from utils.randomness import reseed
 from utils.registry import ConfigError
@@ -203,8 +204,15 @@ class Reconstruction(pl.LightningModule):
     def _evaluate(self, split: str, row: int) -> Picture:
         """The panel of one view, whose scores are kept."""
         self.model.update(int(self.step.item()), self.experiment.seed)
-        self._scores[split, row], panel = evaluate(self.model, self._views(split), row, self._backdrop())
+        views, backdrop = self._views(split), self._backdrop()
+        self._scores[split, row], panel = evaluate(self.model, views, row, backdrop, self._tell_share)
         return panel
+
+    def _tell_share(self, share: float) -> None:
+        """Moves the progress of evaluation on by a part of a view: deep networks take minutes for one."""
+        line = self.trainer.progress_bar_callback
+        if isinstance(line, ProgressLine):
+            line.within(self.trainer, self, share)
 
     def _log_scores(self, split: str) -> Scores:
         """Logs the means of a split; returns the scores that all devices have kept, which are forgotten."""
