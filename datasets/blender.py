@@ -12,12 +12,10 @@ from datasets import datasets
 from datasets.folders import check_root, listed
 from datasets.frames import Frame, frames_of, read_transforms, require_images
 from datasets.photographs import PhotographConfig, Shot, read_photographs
-from datasets.surfaces import read_surface
+from datasets.surfaces import ENDINGS, read_surface
 from datasets.views import Views
 from utils.registry import ConfigError, nearest
 from utils.types import Surface
-
-SURFACE_ENDINGS = (".ply", ".obj", ".stl", ".off", ".glb")
 
 
 @datasets.register("blender")
@@ -62,7 +60,7 @@ class Blender:
             return None
         path = self._root / self.config.surface_file
         if not path.is_file():
-            beside = sorted(p.name for p in self._root.iterdir() if p.suffix.lower() in SURFACE_ENDINGS)
+            beside = sorted(p.name for p in self._root.iterdir() if p.suffix.lower() in ENDINGS)
             raise ConfigError(
                 f"dataset.surface_file: {path} does not exist{nearest(path.name, beside)}; "
                 f"surfaces in {self._root}: {listed(beside)}"

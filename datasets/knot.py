@@ -170,7 +170,8 @@ def knot_surface() -> Surface:
         distances = _slide_closer(wanted.repeat_interleave(N_STARTS, dim=0).T, place[:, starts])
         return distances.view(-1, N_STARTS).amin(1).to(query)
 
-    return Surface(points.T.float(), distance, 2 * RADIUS)
+    normals = torch.nn.functional.normalize(torch.linalg.cross(*_tangents(place), dim=0), dim=0)
+    return Surface(points.T.float(), distance, 2 * RADIUS, normals.T.float())
 
 
 def _even_places() -> Float[Tensor, "2 P"]:

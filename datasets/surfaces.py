@@ -1,6 +1,5 @@
-"""Known true surfaces from files: triangle meshes and point clouds."""
+"""Surfaces from files: triangle meshes and point clouds."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,14 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from utils.point_clouds import spacing
 from utils.registry import ConfigError
-from utils.types import Surface
+from utils.triangles import TriangleTree, draw_points, face_normals
+from utils.types import Mesh, Surface
 
 N_SURFACE_POINTS = 200_000
-N_CANDIDATES = 8
+ENDINGS = (".ply", ".obj", ".stl", ".off", ".glb")
+"""Of files that are read."""
 
 
 def read_surface(path: Path) -> Surface:
@@ -23,58 +25,77 @@ def read_surface(path: Path) -> Surface:
     Raises:
         ConfigError: the file cannot be read, or holds neither triangles nor points.
     """
+    geometry = read_geometry(path)
+    if isinstance(geometry, Tensor):
+        return cloud_surface(geometry)
+    try:
+        return mesh_surface(geometry)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_mesh(path: Path) -> Mesh:
+    """The triangles in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no triangles.
+    """
+    geometry = read_geometry(path)
+    if isinstance(geometry, Tensor):
+        raise ConfigError(f"{path} holds {len(geometry):,} points but no triangles; expected a mesh")
+    return geometry
+
+
+def read_geometry(path: Path) -> Mesh | Float[Tensor, "P 3"]:
+    """The mesh in a file or, where it has no triangles, its points; in the coordinates of the file, float64.
+
+    Raises:
+        ConfigError: the file cannot be read, holds neither, or a place that is not finite.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; expected a mesh or point cloud ({', '.join(ENDINGS)})")
     try:
         loaded = trimesh.load(path, process=False)
     except Exception as error:  # trimesh's readers raise whatever their formats need
         raise ConfigError(f"{path} cannot be read as a mesh or point cloud: {error}") from error
     if isinstance(loaded, trimesh.Scene):
         loaded = loaded.to_geometry()
-    if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
-        return mesh_surface(loaded)
-    if isinstance(loaded, trimesh.PointCloud) and len(loaded.vertices):
-        return cloud_surface(torch.as_tensor(np.asarray(loaded.vertices)).float())
-    raise ConfigError(f"{path} holds neither triangles nor points; expected a mesh or a point cloud")
+    vertices = torch.as_tensor(np.asarray(getattr(loaded, "vertices", np.zeros((0, 3)))), dtype=torch.float64)
+    faces = torch.as_tensor(np.asarray(getattr(loaded, "faces", np.zeros((0, 3)))), dtype=torch.int64)
+    if not len(vertices):
+        raise ConfigError(f"{path} holds neither triangles nor points; expected a mesh or a point cloud")
+    if not vertices.isfinite().all():
+        n_broken = int((~vertices.isfinite()).any(dim=1).sum())
+        raise ConfigError(f"{path}: {n_broken:,} of {len(vertices):,} points are NaN or infinite; export it again")
+    return Mesh(vertices, faces) if len(faces) else vertices
 
 
 def cloud_surface(points: Float[Tensor, "P 3"]) -> Surface:
     """A surface known by points on it; distances are those to the nearest point, too large by up to their spacing."""
     tree = KDTree(points.double().numpy())
 
-    def distance(query: np.ndarray) -> np.ndarray:
-        return tree.query(query, workers=-1)[0]
+    def distance(query: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        return torch.from_numpy(tree.query(query.detach().double().cpu().numpy(), workers=-1)[0]).to(query)
 
-    return Surface(points, _on_tensors(distance), bounding_diameter(points))
+    return Surface(points, distance, bounding_diameter(points), spacing=spacing(points))
 
 
-def mesh_surface(mesh: trimesh.Trimesh) -> Surface:
-    """A surface known as triangles.
+def mesh_surface(mesh: Mesh) -> Surface:
+    """A surface known as triangles, with points spread evenly over them.
 
-    Distances are exact to the nearest triangle among those that hold the nearest of many points spread over
-    the mesh, hence never too small.
+    Raises:
+        ValueError: the mesh has no area.
     """
-    samples, faces = trimesh.sample.sample_surface(mesh, N_SURFACE_POINTS, seed=0)[:2]
-    tree = KDTree(samples)
+    points, face = draw_points(mesh, N_SURFACE_POINTS, seed=0)
+    tree = TriangleTree(mesh)
 
-    def distance(query: np.ndarray) -> np.ndarray:
-        _, nearest = tree.query(query, k=N_CANDIDATES, workers=-1)  # [N, K]
-        triangles = mesh.triangles[faces[nearest.reshape(-1)]]
-        repeated = np.repeat(query, N_CANDIDATES, axis=0)
-        closest = trimesh.triangles.closest_point(triangles, repeated)
-        return np.linalg.norm(closest - repeated, axis=-1).reshape(nearest.shape).min(-1)
+    def distance(query: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        return tree.nearest(query)[0].to(query)
 
-    points = torch.as_tensor(samples).float()
-    return Surface(points, _on_tensors(distance), bounding_diameter(torch.as_tensor(mesh.vertices).float()))
+    return Surface(points, distance, bounding_diameter(mesh.vertices), face_normals(mesh)[face], mesh)
 
 
 def bounding_diameter(points: Float[Tensor, "P 3"]) -> float:
     """Diameter of the sphere around the middle of the bounding box that holds all points."""
     middle = 0.5 * (points.amin(0) + points.amax(0))
     return 2 * (points - middle).norm(dim=-1).max().item()
-
-
-def _on_tensors(distance: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor], Tensor]:
-    def measure(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        measured = distance(points.detach().double().cpu().numpy())
-        return torch.as_tensor(measured, dtype=points.dtype, device=points.device)
-
-    return measure

@@ -26,7 +26,7 @@ from models.fields.isosurface import Method
 CORNERS = torch.cartesian_prod(*[torch.arange(2)] * 3)
 AT_ONCE = 2**12
 """Bricks whose cells are cut at once."""
-PER_CALL = 2**22
+PER_CALL = 2**20
 """Vertices that are interpolated at once."""
 
 

@@ -15,6 +15,7 @@ from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.radiance import VolumeRadiance, check_width
+from models.rendering.capacity import Capacity
 from models.rendering.marching import March, box_range, cone_angle, visible
 from models.rendering.occupancy import Everywhere, FieldView, MovingAverage
 from models.rendering.opacity import density_alpha
@@ -62,6 +63,7 @@ class NeRF(Model):
             self.march = March(STEP, cone_angle(FAR, config.num_samples_per_ray), backend=config.backend)
         else:
             self.march = March(3**0.5 * 2 * self.radius / config.num_samples_per_ray, backend=config.backend)
+        self.kept = Capacity()
         self.load_weights()
 
     @property
@@ -87,7 +89,7 @@ class NeRF(Model):
         else:
             near, far = box_range(rays, self.radius)
         samples = self.march(rays, self.occupancy, near, far)
-        samples = visible(samples, rays, self._alpha, self.config.backend)
+        samples = self.kept.keep(samples, visible(samples, rays, self._alpha, self.config.backend))
         return render_density(rays, samples, self.geometry, self.texture, self.config.backend)
 
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:

@@ -17,8 +17,9 @@ from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.radiance import VolumeRadiance, check_width
 from models.fields.sdf import VolumeSDF
+from models.rendering.capacity import Capacity
 from models.rendering.composite import composite
-from models.rendering.marching import March, box_range, cone_angle, contributing, visible
+from models.rendering.marching import March, box_range, cone_angle, contributing, step_length, visible
 from models.rendering.occupancy import EMPTY, Everywhere, FieldView, MovingAverage, Occupancy, SurfaceShell
 from models.rendering.opacity import annealed_slope, density_alpha, neus_alpha
 from models.rendering.volume import render_density
@@ -63,6 +64,9 @@ class Variance(nn.Module):
         # What s was when its modulation began; a buffer, so that a resumed run goes on from there.
         self.register_buffer("limit_from", torch.exp(torch.tensor(10 * config.init_val)))
         self.limit = math.inf
+        # The same on the host, read once: every look at a GPU waits for it.
+        self._limit_from: float | None = None
+        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "_limit_from", None))
 
     def update(self, step: int) -> None:
         config = self.config
@@ -70,9 +74,9 @@ class Variance(nn.Module):
             return
         if step < config.mod_start_steps:
             self.limit_from.copy_(torch.exp(10 * self.variance.detach()))
-            self.limit = math.inf
+            self.limit, self._limit_from = math.inf, None
         else:
-            start = self.limit_from.item()
+            self._limit_from = start = self.limit_from.item() if self._limit_from is None else self._limit_from
             grown = step / config.reach_max_steps * (config.max_inv_s - start) + start
             self.limit = min(grown, config.max_inv_s)
 
@@ -147,7 +151,7 @@ class NeuS(Model):
         if config.grid_prune:
             self.occupancy = occupancies.make(config.occupancy, self.radius, "box", config.grid_prune_occ_thre)
         self.base_step = 3**0.5 * 2 * self.radius / config.num_samples_per_ray
-        self.march = March(self.base_step, backend=config.backend)
+        self.march, self.kept = March(self.base_step, backend=config.backend), Capacity()
         self.progress = 1.0
         if config.learned_background:
             self._make_background(config)
@@ -176,12 +180,9 @@ class NeuS(Model):
         with torch.no_grad():
             sharpness = self.variance()
             if config.adaptive_step:
-                # 1.6 intervals across the logistic width 1/s: the error of the linearised opacity stays small.
-                longest, shortest = 4 * self.base_step, self.base_step
-                self.march.step = min(longest, max(shortest, 0.625 / sharpness.item()))
+                self.march.step = step_length(sharpness, self.base_step, 4 * self.base_step)
             if self.training:
-                view = FieldView(self._head_on_alpha, self.geometry.sdf, sharpness.item())
-                self.occupancy.refresh(step, view, seed)
+                self.occupancy.refresh(step, FieldView(self._head_on_alpha, self.geometry.sdf, sharpness), seed)
         if config.learned_background:
             self.geometry_bg.update(step)
             self.texture_bg.update(step)
@@ -200,7 +201,7 @@ class NeuS(Model):
             begin = torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND))
             behind = self._background(rays, begin, 1 - rendered.opacity.detach())
             rendered.background = behind
-            rendered.n_samples += behind.n_samples
+            rendered.n_samples = rendered.n_samples + behind.n_samples
         backdrop = rays.backdrop if rendered.background is None else rendered.background.color
         rendered.color = rendered.color + (1 - rendered.opacity[:, None]) * backdrop
         return rendered
@@ -218,7 +219,7 @@ class NeuS(Model):
         if config.min_weight == 0:
             return samples
         sdf = self.geometry.sdf(samples.points(rays))
-        return contributing(samples, sdf, self.variance(), config.min_weight, config.backend)
+        return self.kept.keep(samples, contributing(samples, sdf, self.variance(), config.min_weight, config.backend))
 
     def _foreground(self, rays: Rays, samples: Samples) -> Rendered:
         """Colour premultiplied by opacity."""
@@ -234,7 +235,7 @@ class NeuS(Model):
         alpha = neus_alpha(field.sdf[:n], slope, samples.width, sharpness, self.config.backend)
         color = self.texture(field.feature[:n], directions, normal)
         seen = composite(samples, alpha, color, *([] if self.training else [normal]), backend=self.config.backend)
-        rendered = Rendered(seen.sums[0], seen.opacity, seen.depth, samples=samples, n_samples=n)
+        rendered = Rendered(seen.sums[0], seen.opacity, seen.depth, samples=samples, n_samples=samples.n_wanted)
         if not self.training:
             rendered.normal = unit(seen.sums[1])
             return rendered
@@ -252,7 +253,7 @@ class NeuS(Model):
     def _head_on_alpha(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Opacity of one step that meets the surface at a right angle."""
         sdf = self.geometry.sdf(points)
-        slope, width = torch.full_like(sdf, -1.0), torch.full_like(sdf, self.march.step)
+        slope, width = torch.full_like(sdf, -1.0), torch.ones_like(sdf) * self.march.step
         return neus_alpha(sdf, slope, width, self.variance(), self.config.backend)
 
     def _make_background(self, config: "NeuS.Config") -> None:
@@ -264,12 +265,13 @@ class NeuS(Model):
                 config.occupancy_bg, self.geometry_bg.radius, "sphere", config.grid_prune_occ_thre_bg
             )
         cone = cone_angle(FAR_BACKGROUND, config.num_samples_per_ray_bg)
-        self.march_bg = March(STEP_BACKGROUND, cone, backend=config.backend)
+        self.march_bg, self.kept_bg = March(STEP_BACKGROUND, cone, backend=config.backend), Capacity()
 
     def _background(self, rays: Rays, near: Float[Tensor, "R"], light: Float[Tensor, "R"]) -> Rendered:
         """What `light`, the share of each ray that the object lets through, meets from `near` on."""
         self.march_bg.is_jittered = self.training and self.config.randomized
         samples = self.march_bg(rays, self.occupancy_bg, near, torch.full_like(near, FAR_BACKGROUND))
         alpha = lambda points, samples: density_alpha(self.geometry_bg.density(points), samples.width)  # noqa: E731
-        samples = visible(samples, rays, alpha, self.config.backend, light, self.config.min_weight)
+        least = self.config.min_weight
+        samples = self.kept_bg.keep(samples, visible(samples, rays, alpha, self.config.backend, light, least))
         return render_density(rays, samples, self.geometry_bg, self.texture_bg, self.config.backend)

@@ -148,6 +148,7 @@ def _fill(image: UInt8[Tensor, "S S 3"], is_inside: Bool[Tensor, "S S"]) -> None
         slab, is_known = image[first:last], is_inside[first:last]
         if not is_known.any():
             continue
-        nearest = scipy.ndimage.distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
-        row, column = torch.from_numpy(nearest[:, top - first : top - first + step]).long()
+        found = scipy.ndimage.distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
+        nearest = np.asarray(found)[:, top - first : top - first + step]
+        row, column = torch.from_numpy(nearest).long()
         image[top : top + step] = slab[row, column]

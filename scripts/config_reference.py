@@ -29,7 +29,7 @@ from utils.schedule import Schedule  # noqa: E402
 _ORDER = [
     *("data set", "model", "geometry", "texture", "encoding", "network", "occupancy"),
     *("implicit function", "ray sampler", "renderer", "ray marcher", "global encoder"),
-    *("system", "loss", "metric"),
+    *("system", "loss", "metric", "geometry metric"),
 ]
 TARGET = ROOT / "configs" / "README.md"
 INTRODUCTION = """\
@@ -96,7 +96,7 @@ def _registry_page(registry: Registry, sections: dict[type, None]) -> list[str]:
         if part.__module__.split(".")[0] in ("datasets", "models", "systems"):
             names.setdefault(part, []).append(name)
     page = [f"## Parts: {registry.kind}"]
-    prefix = {"loss": "system.loss.lambda_", "metric": ""}.get(registry.kind)
+    prefix = {"loss": "system.loss.lambda_", "metric": "metrics.", "geometry metric": ""}.get(registry.kind)
     if prefix is not None:
         return [*page, _functions_table(names, prefix)]
     for part, words in names.items():

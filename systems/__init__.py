@@ -5,3 +5,4 @@ from utils.registry import Registry
 systems = Registry("system", "systems")
 losses = Registry("loss", "systems")
 metrics = Registry("metric", "systems")
+geometry_metrics = Registry("geometry metric", "systems")

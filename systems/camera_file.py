@@ -17,6 +17,8 @@ from datasets.frames import FISHEYE, PERSPECTIVE
 from datasets.views import Views
 from utils.similarity import IDENTITY, rotation_of
 
+CAMERAS = "cameras.json"
+"""Name of the file, beside the meshes."""
 Coordinates = Literal["dataset", "scene"]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datasets.views import Views
 from models.base import Model
-from systems import metrics
+from systems.image_metrics import Metric
 from systems.object_scores import object_scores
 from systems.panels import Picture, view_panel
 
@@ -22,6 +22,7 @@ def evaluate(
     views: Views,
     row: int,
     backdrop: Float[Tensor, "3"],
+    chosen: dict[str, Metric],
     tell: Callable[[float], None] = lambda share: None,
 ) -> tuple[dict[str, Any], Picture]:
     """Scores and panel of one view.
@@ -31,6 +32,7 @@ def evaluate(
         views: of some split.
         row: of the view among them.
         backdrop: [3] colour in [0, 1] behind everything.
+        chosen: metrics by name.
         tell: is told how much of the view is rendered, in [0, 1].
     """
     batch = views.image(row, backdrop)
@@ -43,7 +45,7 @@ def evaluate(
         rendered.color = torch.nn.functional.pad(rendered.color[:, :3], (0, max(0, 3 - n_channels)))
     elif batch.target.is_real:
         image, truth = (color.view(height, width, 3) for color in (rendered.color, batch.target.color))
-        scores |= {name: metrics.get(name)(image, truth) for name in metrics.names()}
+        scores |= {name: metric(image, truth) for name, metric in chosen.items()}
         scores |= object_scores(rendered, batch.target, width, height)
     return scores, view_panel(rendered, batch.target, width, height)
 
@@ -57,14 +59,14 @@ def gathered(scores: Scores, world_size: int) -> Scores:
     return dict(sorted((place, score) for part in parts for place, score in part.items()))
 
 
-def mean_scores(scores: Scores, split: str) -> dict[str, float]:
-    """The mean of each score over the photographs of a split that have it."""
-    means = {}
+def mean_scores(scores: Scores, split: str) -> dict[str, float | None]:
+    """The mean of each score over the photographs of a split that have it; None where it was not computed."""
+    means: dict[str, float | None] = {}
     names = dict.fromkeys(name for score in scores.values() for name in score if name != "view")
     for name in names:
         values = [score[name] for (one, _), score in scores.items() if one == split and name in score]
         if values:
-            means[name] = sum(values) / len(values)
+            means[name] = None if None in values else sum(values) / len(values)
     return means
 
 

@@ -38,6 +38,8 @@ class Experiment:
     """Losses, optimiser and learning rates."""
     checkpoint: dict[str, Any] = field(default_factory=dict)
     """Arguments of Lightning's ModelCheckpoint; last.ckpt is written besides, every five minutes and at the end."""
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options of the metrics of pictures, such as metrics.lpips.weights=FILE."""
     export: ExportConfig = field(default_factory=ExportConfig)
     """How the result is meshed and textured."""
     trainer: dict[str, Any]

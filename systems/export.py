@@ -19,7 +19,7 @@ from torch import Tensor
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from datasets.cameras import Cameras
+from datasets.views import Views
 from models.base import Model
 from models.cleaning import keep_components, select, smooth
 from models.mesh import EmptySurface, extract_surface, report
@@ -79,7 +79,7 @@ def export_surface(
     folder: Path,
     stem: str,
     to_dataset: Float64[Tensor, "4 4"] = IDENTITY,
-    cameras: Cameras | None = None,
+    views: Views | None = None,
 ) -> tuple[Mesh | None, list[Path], dict[str, Any] | None]:
     """Meshes a model and writes `<stem>-<method><resolution>.obj` and its textured twins, telling how far it is.
 
@@ -91,7 +91,7 @@ def export_surface(
         folder: is created where it is missing.
         stem: start of the file names.
         to_dataset: [4, 4] similarity, scene to dataset.
-        cameras: of the training views; those that `drop_unseen` asks.
+        views: of the training; their cameras tell what `drop_unseen` drops.
 
     Returns:
         The full mesh in scene coordinates, the files written, and the mesh's report, whose `size` is in the coordinates
@@ -103,7 +103,7 @@ def export_surface(
         return None, [], None
     try:
         full, n_queries = _extract(model)
-        full, losses = _clean(full, config, cameras)
+        full, losses = _clean(full, config, views)
     except EmptySurface as error:
         print(f"no mesh: {error}")
         return None, [], None
@@ -237,16 +237,16 @@ def _extract(model: Model) -> tuple[Mesh, int]:
     return mesh, n_queries
 
 
-def _clean(mesh: Mesh, config: ExportConfig, cameras: Cameras | None) -> tuple[Mesh, dict[str, int]]:
+def _clean(mesh: Mesh, config: ExportConfig, views: Views | None) -> tuple[Mesh, dict[str, int]]:
     """The mesh that is wanted, and what it has lost."""
     losses = {}
     if config.drop_unseen:
-        assert cameras is not None
-        with progress("faces in sight", len(cameras), "views") as tell:
-            is_seen = seen_faces(mesh, cameras, tell)
+        assert views is not None
+        with progress("faces in sight", len(views), "views") as tell:
+            is_seen = seen_faces(mesh, views.cameras, tell)
         losses["faces_unseen"] = int((~is_seen).count_nonzero())
         if not is_seen.any():
-            raise EmptySurface(f"none of {len(cameras)} training cameras sees it; set export.drop_unseen to false")
+            raise EmptySurface(f"none of {len(views)} training cameras sees it; set export.drop_unseen to false")
         mesh = select(mesh, is_seen)
     mesh, losses["components_dropped"] = keep_components(mesh, config.keep_components, config.min_component_share)
     mesh = smooth(mesh, config.smoothing)

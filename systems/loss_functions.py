@@ -37,7 +37,7 @@ def loss(name: str, *needs: str) -> Callable[[Loss], Loss]:
 
 
 def mean_over_hits(per_ray: Float[Tensor, "R C"], rendered: Rendered) -> Float[Tensor, ""]:
-    """Mean over rays that met anything; rays through empty cells only have no gradient to give."""
+    """Mean over whole rays that met anything; rays through empty cells only have no gradient to give."""
     hit = rendered.is_hit.to(per_ray.dtype)
     return (per_ray.mean(-1) * hit).sum() / hit.sum().clamp_min(1)
 
@@ -56,9 +56,9 @@ def color_error(rendered: Rendered, target: Target) -> Float[Tensor, "R 3"]:
     return rendered.color - target.color
 
 
-def _mean(per_sample: Float[Tensor, "N"]) -> Float[Tensor, ""]:
-    """Mean that is zero, not NaN, where there are no samples."""
-    return per_sample.sum() / max(per_sample.shape[0], 1)
+def _mean(values: Float[Tensor, "M"]) -> Float[Tensor, ""]:
+    """Mean that is zero, not NaN, where there are none."""
+    return values.sum() / max(values.shape[0], 1)
 
 
 @loss("rgb")
@@ -84,10 +84,14 @@ def rgb_l1(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
 def eikonal(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean of (|grad f| - 1)^2 over samples, and over probes where there are any (Gropp et al. 2020, IGR)."""
     assert rendered.gradient is not None
-    gradient = rendered.gradient
-    if rendered.probes is not None:
-        gradient = torch.cat([gradient, rendered.probes.gradient])
-    return _mean((length(gradient) - 1).square())
+    at_samples, probes = _unevenness(rendered.gradient), rendered.probes
+    if rendered.samples is None:  # a renderer that chooses points of its own
+        return _mean(at_samples)
+    return rendered.samples.mean(at_samples, None if probes is None else _unevenness(probes.gradient))
+
+
+def _unevenness(gradient: Float[Tensor, "M 3"]) -> Float[Tensor, "M"]:
+    return (length(gradient) - 1).square()
 
 
 @loss("mask", "mask")
@@ -95,28 +99,28 @@ def mask(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Binary cross-entropy of the foreground's opacity and the mask, over all rays."""
     assert target.mask is not None
     opacity = rendered.opacity.clamp(1e-3, 1 - 1e-3)
-    return F.binary_cross_entropy(opacity, target.mask)
+    return F.binary_cross_entropy(opacity, target.mask, rendered.ray_weights)
 
 
 @loss("opaque")
 def opaque(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Entropy of the opacity: every ray should hit or miss."""
     opacity = rendered.opacity.clamp(1e-3, 1 - 1e-3)
-    return F.binary_cross_entropy(opacity, opacity)
+    return F.binary_cross_entropy(opacity, opacity, rendered.ray_weights)
 
 
 @loss("sparsity", "sdf")
 def sparsity(rendered: Rendered, target: Target, sparsity_scale: float = 1.0) -> Float[Tensor, ""]:
     """Mean of exp(-scale |f|): surfaces that nothing asks for go away (Long et al. 2022, SparseNeuS, eq. 11)."""
-    assert rendered.sdf is not None
-    return _mean(torch.exp(-sparsity_scale * rendered.sdf.abs()))
+    assert rendered.sdf is not None and rendered.samples is not None
+    return rendered.samples.mean(torch.exp(-sparsity_scale * rendered.sdf.abs()))
 
 
 @loss("curvature", "laplacian")
 def curvature(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     """Mean absolute Laplacian (Li et al. 2023, Neuralangelo, eq. 9)."""
-    assert rendered.laplacian is not None
-    return _mean(rendered.laplacian.abs())
+    assert rendered.laplacian is not None and rendered.samples is not None
+    return rendered.samples.mean(rendered.laplacian.abs())
 
 
 @loss("empty", "probes")
@@ -133,7 +137,7 @@ def distortion(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
     assert rendered.samples is not None and rendered.weights is not None
     samples = rendered.samples
     spread = ops.distortion(rendered.weights, samples.t, samples.width, samples.offsets)
-    return _mean(spread)
+    return _mean(spread if rendered.ray_weights is None else spread * rendered.ray_weights)
 
 
 @loss("distortion_bg", "background")
@@ -204,7 +208,9 @@ class LossSet:
                     seen = seen.coarse
                 names = [key for key in _options_of(function) if key in self._options]
                 options = {key: self._options[key].at(step, epoch) for key in names}
-                terms[name] = function(seen, target, **options)
+                # In full precision, which on CUDA torch itself demands of cross-entropies.
+                with torch.autocast(rendered.color.device.type, enabled=False):
+                    terms[name] = function(seen, target, **options)
         total = sum(
             (weights[name] * term for name, term in terms.items()), torch.zeros((), device=rendered.color.device)
         )

@@ -1,6 +1,7 @@
 """The one LightningModule: draws rays, trains, evaluates, logs and exports any model; it knows no method."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +21,16 @@ from models import models
 from models.base import Model
 from systems import systems
 from systems.budget import RayBudget
-from systems.camera_file import restate_cameras, write_cameras
+from systems.camera_file import CAMERAS, restate_cameras, write_cameras
 from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
 from systems.export import export_surface
 from systems.geometry_error import geometry_error
+from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from utils.callbacks import ProgressLine
+from utils.late_counts import LateCounts
 from utils.notice import notice
 from utils.randomness import reseed
 from utils.registry import ConfigError
@@ -35,8 +38,6 @@ from utils.run_directory import write_metrics
 from utils.schedule import Schedule
 from utils.similarity import IDENTITY
 from utils.types import RayBatch, Rendered, Surface
-
-CAMERAS = "cameras.json"
 
 
 @systems.register("nerf-system", "neus-system", "generic-system")
@@ -82,8 +83,9 @@ class Reconstruction(pl.LightningModule):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Losses are checked before anything is loaded; what targets hold is known only with the data.
         LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
+        self.metrics = chosen_metrics(experiment.metrics)
         self.train_seconds = 0.0
-        self.n_samples_seen = 0
+        self.n_samples_seen: int | Tensor = 0
         self.to_dataset = IDENTITY
         self._scores: Scores = {}
 
@@ -118,7 +120,7 @@ class Reconstruction(pl.LightningModule):
         rendered = self.model(drawn.rays)
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
-        self.n_samples_seen += rendered.n_samples
+        self.n_samples_seen = self.n_samples_seen + rendered.n_samples
         self._log_training(report, rendered, len(drawn.rays))
         self._began = began
         return report.total
@@ -159,6 +161,8 @@ class Reconstruction(pl.LightningModule):
         values |= {f"train_params/lambda_{name}": weight for name, weight in report.weights.items()}
         values |= {"train/loss": report.total.detach(), "train/minutes": self.train_seconds / 60}
         values["train/samples_per_ray"] = rendered.n_samples / n_rays
+        if rendered.is_whole is not None:
+            values["train/rays_without_room"] = 1 - rendered.is_whole.float().mean()
         self.log_dict(values)
         shown: dict[str, Any] = {"train/num_rays": float(n_rays)}
         if rendered.sharpness is not None:
@@ -194,7 +198,11 @@ class Reconstruction(pl.LightningModule):
         result = summary(scores, "test")
         path = write_metrics(folder.parent, {"step": self.step.item(), "test": result, "training": self._training()})
         if "psnr" in result:
-            print(f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, mean of {result['n_views']} views")
+            perceptual = "not computed" if result["lpips"] is None else f"{result['lpips']:.4f}"
+            print(
+                f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, LPIPS {perceptual}, "
+                f"mean of {result['n_views']} views"
+            )
         print("\n".join(str(path.resolve()) for path in [*written, path]))
 
     def predict_step(self, index: Tensor, batch_idx: int) -> None:
@@ -205,7 +213,8 @@ class Reconstruction(pl.LightningModule):
         """The panel of one view, whose scores are kept."""
         self.model.update(int(self.step.item()), self.experiment.seed)
         views, backdrop = self._views(split), self._backdrop()
-        self._scores[split, row], panel = evaluate(self.model, views, row, backdrop, self._tell_share)
+        scores, panel = evaluate(self.model, views, row, backdrop, self.metrics, self._tell_share)
+        self._scores[split, row] = scores
         return panel
 
     def _tell_share(self, share: float) -> None:
@@ -217,7 +226,8 @@ class Reconstruction(pl.LightningModule):
     def _log_scores(self, split: str) -> Scores:
         """Logs the means of a split; returns the scores that all devices have kept, which are forgotten."""
         scores, self._scores = gathered(self._scores, self.trainer.world_size), {}
-        values = {f"{split}/{name}": value for name, value in mean_scores(scores, split).items()}
+        means = mean_scores(scores, split).items()
+        values = {f"{split}/{name}": value for name, value in means if value is not None}
         values[f"{split}/minutes"] = self.train_seconds / 60
         self.log_dict(values, prog_bar=split == "val", rank_zero_only=True)
         return scores
@@ -236,16 +246,18 @@ class Reconstruction(pl.LightningModule):
         self.model.update(int(self.step.item()), self.experiment.seed)
         folder, stem = self._folder(), f"it{self.step.item()}"
         options = self.experiment.export
-        cameras = data.views("train").cameras if options.drop_unseen else None
-        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, cameras)
+        views = data.views("train") if options.drop_unseen else None
+        mesh, written, report = export_surface(self.model, options, folder, stem, self.to_dataset, views)
         restate_cameras(folder / CAMERAS, options.coordinates)
-        if mesh is not None and report is not None and surface is not None:
-            report |= geometry_error(mesh, surface)
+        sections: dict[str, Any] = {"mesh": report} if mesh is not None else {"mesh": None, "geometry": None}
+        if mesh is not None and surface is not None:
+            error = geometry_error(mesh, surface)
+            sections["geometry"] = {"truth": "the data set's surface", "units": "scene units"} | error
             print(
-                f"surface: {report['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
-                f"{report['completeness_percent']:.3f} % from there to the mesh, on average"
+                f"surface: {error['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
+                f"{error['completeness_percent']:.3f} % from there to the mesh, on average"
             )
-        write_metrics(folder.parent, {"mesh": report})
+        write_metrics(folder.parent, sections)
         return written
 
     def _write_cameras(self, split: str) -> Path:
@@ -254,22 +266,30 @@ class Reconstruction(pl.LightningModule):
 
     def _training(self) -> dict[str, Any]:
         minutes = self.train_seconds / 60
-        rate = self.n_samples_seen / self.train_seconds if self.train_seconds else 0.0
+        rate = int(self.n_samples_seen) / self.train_seconds if self.train_seconds else 0.0
         return {"minutes": minutes, "samples_per_second": rate}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, self.n_samples_seen
+        checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, int(self.n_samples_seen)
         checkpoint["to_dataset"] = self.to_dataset
+        checkpoint["late_counts"] = {name: counts.state() for name, counts in self._late_counts()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.train_seconds = checkpoint.get("train_seconds", 0.0)
         self.n_samples_seen = checkpoint.get("n_samples_seen", 0)
         self.to_dataset = checkpoint.get("to_dataset", self.to_dataset)
+        saved = checkpoint.get("late_counts", {})
+        for name, counts in self._late_counts():
+            if name in saved:
+                counts.restore(saved[name])
 
     def load_model_weights(self, checkpoint: dict[str, Any]) -> None:
         """Takes the model's weights and grids from a checkpoint and nothing else: a new run begins at step 0."""
         saved = checkpoint["state_dict"].items()
         self.model.load_state_dict({key[6:]: value for key, value in saved if key.startswith("model.")})
+
+    def _late_counts(self) -> Iterator[tuple[str, LateCounts]]:
+        return ((name, part) for name, part in self.named_modules() if isinstance(part, LateCounts))
 
     def _views(self, split: str) -> Views:
         views: Views = self.trainer.datamodule.views(split)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datasets.cameras import Cameras
 from models.mesh import vertex_normals
-from utils.rasterization import nearest
+from utils.rasterization import nearest_faces
 from utils.types import Mesh
 
 GRAZING = 0.3
@@ -34,14 +34,12 @@ def seen_faces(
     for view in range(len(cameras)):
         pixel, depth = cameras.project(torch.full((len(mesh.vertices),), view), mesh.vertices)
         width, height = cameras.size[view].tolist()
-        whole = ((depth > 0) & pixel.isfinite().all(dim=-1))[mesh.faces].all(dim=-1).nonzero()[:, 0]
-        corner = mesh.faces[whole]
-        seen = nearest(pixel[corner], depth[corner], width, height)
-        is_owner[whole[seen.face]] = True
+        seen = nearest_faces(pixel, depth, mesh.faces, width, height)
+        is_owner[seen.face] = True
 
         wall = torch.full((height * width,), torch.inf)
         if len(seen):
-            wall[seen.pixel] = seen.interpolate(depth[:, None], corner)[:, 0]
+            wall[seen.pixel] = seen.interpolate(depth[:, None], mesh.faces)[:, 0]
         inside = ((pixel >= 0) & (pixel < cameras.size[view])).all(dim=-1) & (depth > 0)
         rows = (inside & ~in_sight).nonzero()[:, 0]
         column, row = pixel[rows].long().unbind(-1)

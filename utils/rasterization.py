@@ -83,6 +83,25 @@ def nearest(corner: Float[Tensor, "F 3 2"], depth: Float[Tensor, "F 3"], width: 
     return Fragments(pixel, face, share / share.sum(dim=-1, keepdim=True))
 
 
+def nearest_faces(
+    pixel: Float[Tensor, "V 2"], depth: Float[Tensor, "V"], faces: Int[Tensor, "F 3"], width: int, height: int
+) -> Fragments:
+    """What a camera sees of a mesh whose vertices it projects: see `nearest`.
+
+    Faces with a corner behind the camera, or out of reach of its lens, are not seen.
+
+    Args:
+        pixel: [V, 2] infinite or NaN where the lens does not reach.
+        depth: [V] along the optical axis, negative behind the camera.
+        faces: [F, 3] rows of the vertices, which the fragments' `face` counts.
+        width, height: of the image in pixels.
+    """
+    whole = ((depth > 0) & pixel.isfinite().all(dim=-1))[faces].all(dim=-1).nonzero()[:, 0]
+    corner = faces[whole]
+    seen = nearest(pixel[corner], depth[corner], width, height)
+    return Fragments(seen.pixel, whole[seen.face], seen.weight)
+
+
 def _band(corner: Float[Tensor, "F 3 2"], width: int, top: int, bottom: int) -> Iterator[Fragments]:
     """Fragments of the rows from `top` to before `bottom`."""
     first, end = corner.new_tensor([0, top]), corner.new_tensor([width, bottom])

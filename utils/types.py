@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from utils.packing import fitting, moved
+
 Self = TypeVar("Self", bound="Record")
 
 
@@ -164,19 +166,41 @@ class RayBatch(Record):
 class Samples(Record):
     """Intervals along rays, packed.
 
+    While training on a GPU nobody but the GPU knows how many there are, and N is what they were given room for:
+    padding follows the last sample. It has no width and gets no weight, and means do not count it. A ray that found
+    no room for all of its samples has none, and means over rays leave it out.
+
     Attributes:
-        t_start, t_end: [N] distances from the ray origin where the interval begins and ends.
-        ray: [N] row of the ray, ascending.
-        offsets: [R + 1] samples of ray `r` are `offsets[r]:offsets[r + 1]`; the last entry is N.
+        t_start, t_end: [N] distances from the ray origin where the interval begins and ends; 0 in padding.
+        ray: [N] row of the ray, ascending; 0 in padding.
+        offsets: [R + 1] samples of ray `r` are `offsets[r]:offsets[r + 1]`; the last entry is N without padding.
+        is_whole: [R] which rays found room, or None without padding, where all do.
     """
 
     t_start: Float[Tensor, "N"]
     t_end: Float[Tensor, "N"]
     ray: Int[Tensor, "N"]
     offsets: Int[Tensor, "R_plus_1"]
+    is_whole: Bool[Tensor, "R"] | None = None
 
     def __len__(self) -> int:
         return self.t_start.shape[0]
+
+    @property
+    def is_padded(self) -> bool:
+        return self.is_whole is not None
+
+    @property
+    def is_sample(self) -> Bool[Tensor, "N"]:
+        """What is no padding."""
+        return torch.arange(len(self), device=self.ray.device) < self.offsets[-1]
+
+    @property
+    def n_wanted(self) -> int | Int[Tensor, ""]:
+        """Number of samples, had all rays found room; those without count as average ones."""
+        if self.is_whole is None:
+            return len(self)
+        return self.offsets[-1] * self.n_rays // self.is_whole.sum().clamp_min(1)
 
     @property
     def n_rays(self) -> int:
@@ -195,10 +219,32 @@ class Samples(Record):
         """World positions of the midpoints."""
         return rays.origins[self.ray] + self.t[:, None] * rays.directions[self.ray]
 
-    def keep(self, chosen: Bool[Tensor, "N"]) -> "Samples":
-        """Only the chosen samples, along the same rays."""
+    def keep(self, chosen: Bool[Tensor, "N"], capacity: int | None = None) -> "Samples":
+        """Only the chosen samples, along the same rays.
+
+        Args:
+            capacity: length to pad them to; None for as many as there are, whose number a GPU is waited for.
+        """
+        chosen = chosen & self.is_sample if self.is_padded else chosen
         before = torch.cat([chosen.new_zeros(1, dtype=torch.int64), chosen.cumsum(0)])
-        return Samples(self.t_start[chosen], self.t_end[chosen], self.ray[chosen], before[self.offsets])
+        offsets = before[self.offsets]
+        if capacity is None:
+            return Samples(self.t_start[chosen], self.t_end[chosen], self.ray[chosen], offsets, self.is_whole)
+        offsets, is_whole = fitting(offsets, capacity)
+        place = torch.where(chosen & (before[:-1] < offsets[-1]), before[:-1], capacity)
+        t_start, t_end, ray = (moved(values, place, capacity) for values in (self.t_start, self.t_end, self.ray))
+        is_whole = is_whole if self.is_whole is None else is_whole & self.is_whole
+        return Samples(t_start, t_end, ray, offsets, is_whole)
+
+    def mean(self, per_sample: Float[Tensor, "N"], beside: Float[Tensor, "P"] | None = None) -> Float[Tensor, ""]:
+        """Mean over samples and over values `beside` them; zero, not NaN, where there is nothing."""
+        if self.is_padded:
+            per_sample = torch.where(self.is_sample, per_sample, 0.0)
+        values = per_sample if beside is None else torch.cat([per_sample, beside])
+        if not self.is_padded:
+            return values.sum() / max(len(values), 1)
+        n_padding = len(self) - self.offsets[-1]
+        return values.sum() / (len(values) - n_padding).clamp_min(1)
 
 
 @dataclass
@@ -235,6 +281,7 @@ class Rendered(Record):
         sharpness: inverse width of the surface (NeuS' s), inverse world units.
         code_norm: mean square of the learnt codes of scenes.
         density_grid: [F, X, Y, Z] values of a voxel grid of densities, not negative.
+        n_samples: of all rays, had all of them found room (`Samples.n_wanted`).
     """
 
     color: Float[Tensor, "R C"]
@@ -253,15 +300,33 @@ class Rendered(Record):
     sharpness: Float[Tensor, ""] | None = None
     code_norm: Float[Tensor, ""] | None = None
     density_grid: Float[Tensor, "F X Y Z"] | None = None
-    n_samples: int = 0
+    n_samples: int | Int[Tensor, ""] = 0
 
     @property
     def is_hit(self) -> Bool[Tensor, "R"]:
-        """Rays that losses compare: those that met anything, foreground or background; all if `is_dense`."""
+        """Whole rays that losses compare: those that met anything, foreground or background; all if `is_dense`."""
         if self.is_dense:
             return torch.ones_like(self.opacity, dtype=torch.bool)
         hit = self.opacity > 0
-        return hit if self.background is None else hit | (self.background.opacity > 0)
+        hit = hit if self.background is None else hit | (self.background.opacity > 0)
+        return hit if self.is_whole is None else hit & self.is_whole
+
+    @property
+    def is_whole(self) -> Bool[Tensor, "R"] | None:
+        """Rays that found room for all of their samples, foreground and background; None: all of them."""
+        own = None if self.samples is None else self.samples.is_whole
+        behind = None if self.background is None else self.background.is_whole
+        if own is None or behind is None:
+            return behind if own is None else own
+        return own & behind
+
+    @property
+    def ray_weights(self) -> Float[Tensor, "R"] | None:
+        """Weights of mean 1 by which a mean over rays leaves out those that are not whole; None: all are."""
+        if self.is_whole is None:
+            return None
+        whole = self.is_whole.to(self.opacity.dtype)
+        return whole / whole.mean().clamp_min(1 / len(whole))
 
 
 @dataclass
@@ -293,8 +358,14 @@ class Surface:
         points: [P, 3] world points spread evenly over it.
         distance: maps world points [N, 3] to their [N] distance from it, world units, never negative.
         diameter: of its bounding sphere, world units; errors are reported relative to it.
+        normals: [P, 3] unit normals at the points, of either side, or None if unknown.
+        mesh: its triangles, or None where it is known otherwise.
+        spacing: of the points, where distances are those to the nearest one and so too large by up to that; else 0.
     """
 
     points: Float[Tensor, "P 3"]
     distance: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
     diameter: float
+    normals: Float[Tensor, "P 3"] | None = None
+    mesh: Mesh | None = None
+    spacing: float = 0.0

@@ -141,9 +141,10 @@ class VanillaFrequency(Encoding):
         if self.n_masking_step <= 0:
             return
         shown = step / self.n_masking_step * self.n_frequencies
-        self.mask.copy_(
-            torch.tensor([0.5 * (1 - math.cos(math.pi * min(max(shown - k, 0), 1))) for k in range(self.n_frequencies)])
-        )
+        shares = [min(max(shown - k, 0), 1) for k in range(self.n_frequencies)]
+        mask = torch.tensor([0.5 * (1 - math.cos(math.pi * share)) for share in shares])
+        # Such a copy does not wait for a GPU: what little it takes is read at once.
+        self.mask.copy_(mask, non_blocking=True)
 
     def encode(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
         angle = x[:, None, :] * self.bands[:, None]  # [N, K, D]

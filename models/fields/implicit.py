@@ -100,8 +100,25 @@ class DistanceFunction(ImplicitFunction):
         Twice differentiable by the points.
         """
 
-    def level(self, points: Float[Tensor, "N 3"], context: Context) -> Float[Tensor, "N"]:
+    def distance(self, points: Float[Tensor, "N 3"], context: Context) -> Float[Tensor, "N"]:
+        """Distance alone."""
         return self(points, context)[0]
+
+    def with_gradient(
+        self, points: Float[Tensor, "N 3"], context: Context
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"], Float[Tensor, "N F"]]:
+        """Distance, its gradient by world position and feature; all differentiable where gradients are enabled."""
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = points if points.requires_grad else points.detach().requires_grad_()
+            sdf, feature = self(points, context)
+            (gradient,) = torch.autograd.grad(sdf.sum(), points, create_graph=keep)
+        return (sdf, gradient, feature) if keep else (sdf.detach(), gradient, feature.detach())
+
+    def level(self, points: Float[Tensor, "N 3"], context: Context) -> Float[Tensor, "N"]:
+        """Negative inside the surface at the isosurface's threshold, a distance."""
+        assert self.isosurface is not None
+        return self.distance(points, context) - self.isosurface.threshold
 
 
 class LatentFunction(ImplicitFunction):

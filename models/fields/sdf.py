@@ -155,7 +155,8 @@ class VolumeSDF(nn.Module):
 
     def _by_finite_differences(self, points: Float[Tensor, "N 3"]) -> SDFOutput:
         n, eps = points.shape[0], self.tap_distance
-        offsets = eps * torch.cat([torch.eye(3), -torch.eye(3)]).to(points)  # [6, 3]
+        axes = torch.eye(3, dtype=points.dtype, device=points.device)
+        offsets = eps * torch.cat([axes, -axes])  # [6, 3]
         # Taps stay in the box; the divisors below use the distance that is left.
         taps = (points + offsets[:, None]).clamp(-self.radius, self.radius)  # [6, N, 3]
         feature = self.network(self._unit(points))

@@ -17,8 +17,8 @@ from models.fields.srn import PixelConfig, PixelGenerator, linear, perceptron
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays
 
-Layers = list[tuple[Float[Tensor, "K _ _"], Float[Tensor, "K _"]]]
-"""Weights, outputs before inputs, and biases of K networks, layer by layer."""
+Network = tuple[tuple[Float[Tensor, "_ _"], Float[Tensor, "_"]], ...]
+"""Weights, outputs before inputs, and biases of a network, layer by layer."""
 
 
 @dataclass
@@ -75,12 +75,12 @@ class SRNHyperNet(LatentFunction):
     def forward(self, rays: Rays, context: Context) -> Callable[[RayPoints], Float[Tensor, "R P F"]]:
         assert context.code is not None
         code, order, counts = distinct(context.code)
-        layers = self._predicted(code)
+        networks = self._predicted(code)
         back = order.argsort()
 
         def feature(points: RayPoints) -> Float[Tensor, "R P F"]:
             embedded = self.position(points.positions(rays))[order].split(counts)
-            features = [run(layers, scene, own) for scene, own in enumerate(embedded)]
+            features = [run(network, own) for network, own in zip(networks, embedded, strict=True)]
             return torch.cat(features)[back] if features else points.t.new_zeros(*points.t.shape, self.n_features)
 
         return feature
@@ -88,13 +88,13 @@ class SRNHyperNet(LatentFunction):
     def pixel(self, rays: Rays, feature: Float[Tensor, "R F"]) -> tuple[Float[Tensor, "R"], Float[Tensor, "R C"]]:
         return self.pixel_generator(rays, feature)
 
-    def _predicted(self, code: Float[Tensor, "K G"]) -> Layers:
-        """A predictor gives the rows of the weights, one after the other, then the biases."""
+    def _predicted(self, code: Float[Tensor, "K G"]) -> list[Network]:
+        """The network of each code. A predictor gives the rows of the weights, one after the other, then the biases."""
         layers = []
         for predict, (n_inputs, n_outputs) in zip(self.hypernet, pairwise(self.widths), strict=True):
             weight, bias = predict(code).split([n_inputs * n_outputs, n_outputs], dim=-1)
-            layers.append((weight.view(-1, n_outputs, n_inputs), bias))
-        return layers
+            layers.append(zip(weight.view(-1, n_outputs, n_inputs), bias, strict=True))
+        return list(zip(*layers, strict=True))
 
 
 def predictor(widths: list[int], n_outputs: int) -> nn.Sequential:
@@ -105,10 +105,10 @@ def predictor(widths: list[int], n_outputs: int) -> nn.Sequential:
     return nn.Sequential(*perceptron(widths), last)
 
 
-def run(layers: Layers, row: int, x: Float[Tensor, "*B _"]) -> Float[Tensor, "*B _"]:
-    """What the network in that row makes of x: layers as in `models.fields.srn`, their normalisation unscaled."""
-    for weight, bias in layers:
-        x = torch.relu(F.layer_norm(F.linear(x, weight[row], bias[row]), bias.shape[1:]))
+def run(network: Network, x: Float[Tensor, "*B _"]) -> Float[Tensor, "*B _"]:
+    """What a predicted network makes of x: layers as in `models.fields.srn`, their normalisation unscaled."""
+    for weight, bias in network:
+        x = torch.relu(F.layer_norm(F.linear(x, weight, bias), bias.shape))
     return x
 
 

@@ -5,8 +5,9 @@ Arrays are feature-major: points x are [3, N] in the unit cube, activations [fea
 where it fits "tinycudann" and "nerfacc"; a named one never gives way to another.
 """
 
-from models.ops import native
+from models.ops import closed_form, native
 from models.ops.compositing import composite, distortion, neus_alpha
+from models.ops.dispatch import on_gpu, runs_ahead
 from models.ops.harmonics import spherical_harmonics
 from models.ops.hash_grid import encode, encode_jacobian
 from models.ops.layout import GridLayout
@@ -14,6 +15,7 @@ from models.ops.marching import empty_gaps, march, ray_box
 from models.ops.networks import field, mlp, sdf_field
 
 native.keep_large_blocks()
+closed_form.sum_in_single_precision()
 
 __all__ = [
     "GridLayout",
@@ -26,7 +28,9 @@ __all__ = [
     "march",
     "mlp",
     "neus_alpha",
+    "on_gpu",
     "ray_box",
+    "runs_ahead",
     "sdf_field",
     "spherical_harmonics",
 ]

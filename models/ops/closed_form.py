@@ -27,6 +27,12 @@ Weights = Sequence[Tensor]
 Biases = Sequence[Tensor | None]
 
 
+def sum_in_single_precision() -> None:
+    """Has a GPU add up products of half precision in float32 to the end: gradients by weights are sums over a batch."""
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
 def mlp(x: Tensor, weights: Weights, biases: Biases, activation: str, output_activation: str) -> Tensor:
     """`networks.mlp`; differentiable as torch is, by everything."""
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):

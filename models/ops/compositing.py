@@ -27,7 +27,8 @@ def composite(
         alpha: [N] opacities in [0, 1], near to far within a ray.
         values: [C, N] what to sum.
         offsets: [R + 1] samples of ray `r` are `offsets[r] ... offsets[r + 1] - 1`; the last entry is N. On a GPU they
-            are not looked at, which would wait for it, but clamped to the samples that there are.
+            are not looked at, which would wait for it, but clamped to the samples that there are; there, what follows
+            the last entry is padding, which has no weight and gets no gradient.
 
     Returns:
         weights [N] and sums [C, R] (0 for empty rays). Differentiable once, by alpha (exactly, also where it is 1)
@@ -129,7 +130,7 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         alpha, values, n_rays = alpha.contiguous(), values.contiguous(), len(offsets) - 1
-        weights, sums = torch.empty_like(alpha), values.new_empty(len(values), n_rays)
+        weights, sums = _unwritten(alpha), values.new_empty(len(values), n_rays)
         call("composite", n_rays, len(alpha), len(values), offsets, alpha, values, weights, sums)
         ctx.save_for_backward(alpha, values, offsets, weights)
         return weights, sums
@@ -138,12 +139,12 @@ class _Composite(torch.autograd.Function):
     @first_order_only
     def backward(ctx: Any, d_weights: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
         alpha, values, offsets, weights = ctx.saved_tensors
-        d_alpha = d_weights.clone(memory_format=torch.contiguous_format)
-        d_values = torch.empty_like(values) if ctx.needs_input_grad[1] else None
+        d_alpha = _unwritten(alpha)
+        d_values = _unwritten(values) if ctx.needs_input_grad[1] else None
         scratch = alpha.new_empty(len(alpha), dtype=torch.float64)
         sizes = len(offsets) - 1, len(alpha), len(values)
-        arrays = offsets, alpha, values, weights, d_sums.contiguous(), d_alpha, d_values, scratch
-        call("composite_backward", *sizes, *arrays)
+        upstream = d_weights.contiguous(), d_sums.contiguous()
+        call("composite_backward", *sizes, offsets, alpha, values, weights, *upstream, d_alpha, d_values, scratch)
         return d_alpha, d_values, None
 
 
@@ -160,7 +161,7 @@ class _Distortion(torch.autograd.Function):
     @first_order_only
     def backward(ctx: Any, d_spread: Tensor) -> tuple[Tensor | None, ...]:
         weights, t_mid, width, offsets = ctx.saved_tensors
-        d_weights = torch.empty_like(weights)
+        d_weights = _unwritten(weights)
         arrays = offsets, weights, t_mid, width, d_spread.contiguous(), d_weights
         call("distortion_backward", len(offsets) - 1, *arrays)
         return d_weights, None, None, None
@@ -187,6 +188,11 @@ class _NeusAlpha(torch.autograd.Function):
         arrays = d_alpha.contiguous(), d_sdf, d_slope, sums
         call("neus_alpha_backward", len(sdf), sdf, slope, width, _argument(clipped), *arrays)
         return d_sdf, d_slope, None, torch.where(clipped == sharpness, sums.sum(), 0.0)
+
+
+def _unwritten(like: Tensor) -> Tensor:
+    """Memory for one number per sample that a kernel writes; it leaves out padding, which only a GPU may have."""
+    return torch.zeros_like(like) if on_gpu(like) else torch.empty_like(like)
 
 
 def _clipped(sharpness: Tensor) -> Tensor:

@@ -218,15 +218,17 @@ EXPORT void march_count(i64 n_threads, const MarchRays *rays, i64 R, i64 *counts
     parallel(n_threads, ceil_div(R, RAYS), [=](i64 part) {
         for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++)
             counts[r] = walk(rays->grid, rays->origins + 3 * r, rays->directions + 3 * r, rays->near[r], rays->far[r],
-                             rays->step, rays->cone, rays->jitter[r], INT64_MAX, nullptr, nullptr);
+                             *rays->step, rays->cone, rays->jitter[r], INT64_MAX, nullptr, nullptr);
     });
 }
 
-EXPORT void march_fill(i64 n_threads, const MarchRays *rays, i64 R, const i64 *offsets, float *t_start, float *t_end,
-                       i64 *ray) {
+// Rays whose samples end beyond the capacity of the arrays are left out.
+EXPORT void march_fill(i64 n_threads, const MarchRays *rays, i64 R, i64 capacity, const i64 *offsets, float *t_start,
+                       float *t_end, i64 *ray) {
     parallel(n_threads, ceil_div(R, RAYS), [=](i64 part) {
         for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++) {
-            walk(rays->grid, rays->origins + 3 * r, rays->directions + 3 * r, rays->near[r], rays->far[r], rays->step,
+            if (offsets[r + 1] > capacity) continue;
+            walk(rays->grid, rays->origins + 3 * r, rays->directions + 3 * r, rays->near[r], rays->far[r], *rays->step,
                  rays->cone, rays->jitter[r], offsets[r + 1] - offsets[r], t_start + offsets[r], t_end + offsets[r]);
             for (i64 i = offsets[r]; i < offsets[r + 1]; i++) ray[i] = r;
         }
@@ -247,12 +249,13 @@ EXPORT void composite(i64 n_threads, i64 R, i64 N, i64 n_channels, const i64 *of
     });
 }
 
-// On entry d_alpha holds the gradient by the weights; d_values may be null.
+// d_values may be null.
 EXPORT void composite_backward(i64 n_threads, i64 R, i64 N, i64 n_channels, const i64 *offsets, const float *alpha,
-                               const float *values, const float *weights, const float *d_sums, float *d_alpha,
-                               float *d_values, double *scratch) {
+                               const float *values, const float *weights, const float *d_weights, const float *d_sums,
+                               float *d_alpha, float *d_values, double *scratch) {
     parallel(n_threads, ceil_div(R, RAYS), [=](i64 part) {
         for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++) {
+            for (i64 i = offsets[r]; i < offsets[r + 1]; i++) d_alpha[i] = d_weights[i];
             for (i64 c = 0; c < n_channels; c++) {
                 const float d = d_sums[c * R + r];
                 for (i64 i = offsets[r]; i < offsets[r + 1]; i++) {

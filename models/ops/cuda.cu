@@ -50,6 +50,12 @@ INLINE void scatter_point(const Levels &levels, i64 N, const float *__restrict__
     }
     if (WITH_TANGENT)
         for (int c = 0; c < 3; c++) us[c] = u[c * N + i];
+    // Padding lies in one place: thousands of additions of nothing to the same entries would wait for each other.
+    bool is_nothing = true;
+    for (int f = 0; f < F; f++) is_nothing &= dy[f] == 0;
+    if (WITH_TANGENT)
+        for (int c = 0; c < 3; c++) is_nothing &= us[c] == 0;
+    if (is_nothing) return;
     spread<F, WITH_TANGENT>((Entry<F> *)d_table + level.offset, cell, dy, taus, us);
 }
 
@@ -126,14 +132,14 @@ KERNEL(neus_alpha_backward, i64 N, const float *__restrict__ sdf, const float *_
     d_sharpness[i] = d.d_sharpness;
 }
 
-// Counts where offsets is null, else writes.
-KERNEL(march, const __grid_constant__ MarchRays rays, i64 R, i64 *counts, const i64 *offsets, float *t_start,
-       float *t_end, i64 *ray) {
+// Counts where offsets is null, else writes, but for rays whose samples end beyond the capacity of the arrays.
+KERNEL(march, const __grid_constant__ MarchRays rays, i64 R, i64 capacity, i64 *counts, const i64 *offsets,
+       float *t_start, float *t_end, i64 *ray) {
     const i64 r = thread_index();
-    if (r >= R) return;
+    if (r >= R || (offsets && offsets[r + 1] > capacity)) return;
     constexpr i64 NO_LIMIT = (i64)1 << 62;
     const i64 first = offsets ? offsets[r] : 0, limit = offsets ? offsets[r + 1] - first : NO_LIMIT;
-    const i64 n = walk(rays.grid, rays.origins + 3 * r, rays.directions + 3 * r, rays.near[r], rays.far[r], rays.step,
+    const i64 n = walk(rays.grid, rays.origins + 3 * r, rays.directions + 3 * r, rays.near[r], rays.far[r], *rays.step,
                        rays.cone, rays.jitter[r], limit, offsets ? t_start + first : nullptr, t_end + first);
     if (!offsets) counts[r] = n;
     else
@@ -157,14 +163,15 @@ KERNEL(ray_sums, i64 R, i64 N, i64, const i64 *offsets, const float *, const flo
     sums[c * R + r] = (float)total;
 }
 
-// On entry d_alpha holds the gradient by the weights; d_values may be null. A warp for every ray.
+// The gradient by the weights, from all that depends on them, goes into d_alpha; d_values may be null. A warp for
+// every ray.
 KERNEL(weight_gradients, i64 R, i64 N, i64 n_channels, const i64 *offsets, const float *,
-       const float *__restrict__ values, const float *__restrict__ weights, const float *__restrict__ d_sums,
-       float *__restrict__ d_alpha, float *__restrict__ d_values, double *) {
+       const float *__restrict__ values, const float *__restrict__ weights, const float *__restrict__ d_weights,
+       const float *__restrict__ d_sums, float *__restrict__ d_alpha, float *__restrict__ d_values, double *) {
     const i64 r = thread_index() / WARP, lane = thread_index() % WARP;
     if (r >= R) return;
     for (i64 i = offsets[r] + lane; i < offsets[r + 1]; i += WARP) {
-        float d_weight = d_alpha[i];
+        float d_weight = d_weights[i];
         for (i64 c = 0; c < n_channels; c++) {
             const float d = d_sums[c * R + r];
             d_weight += d * values[c * N + i];
@@ -175,7 +182,7 @@ KERNEL(weight_gradients, i64 R, i64 N, i64 n_channels, const i64 *offsets, const
 }
 
 KERNEL(alpha_gradients, i64 R, i64, i64, const i64 *offsets, const float *alpha, const float *, const float *,
-       const float *, float *d_alpha, float *, double *scratch) {
+       const float *, const float *, float *d_alpha, float *, double *scratch) {
     const i64 r = thread_index();
     if (r >= R) return;
     const i64 o = offsets[r];

@@ -61,11 +61,11 @@ def _composite_backward(*arguments: Any) -> list[Launch]:
 
 # One kernel counts and writes: two could be compiled to instructions that round differently.
 def _march_count(rays: Any, n_rays: int, counts: Tensor) -> list[Launch]:
-    return [Launch("march", n_rays, 1, (rays, n_rays, counts, None, None, None, None))]
+    return [Launch("march", n_rays, 1, (rays, n_rays, 0, counts, None, None, None, None))]
 
 
-def _march_fill(rays: Any, n_rays: int, offsets: Tensor, *arrays: Tensor) -> list[Launch]:
-    return [Launch("march", n_rays, 1, (rays, n_rays, None, offsets, *arrays))]
+def _march_fill(rays: Any, n_rays: int, capacity: int, offsets: Tensor, *arrays: Tensor) -> list[Launch]:
+    return [Launch("march", n_rays, 1, (rays, n_rays, capacity, None, offsets, *arrays))]
 
 
 def _per_item(kernel: str, size: int, rows: int | None = None) -> Callable[..., list[Launch]]:

@@ -52,6 +52,11 @@ def uses_native(op: str, backend: Backend, tensors: Iterable[Tensor], obstacle: 
     return not reason
 
 
+def runs_ahead(backend: Backend, tensor: Tensor) -> bool:
+    """Whether marching and compositing of rays like `tensor` are queued on a GPU, for which the host need not wait."""
+    return on_gpu(tensor) and backend in ("auto", "native") and uses_native("march", backend, [tensor])
+
+
 def call(function: str, *arguments: Any) -> None:
     """Runs a kernel where its tensors lie; on a GPU it is queued. See native.call and cuda.call."""
     first = next(argument for argument in arguments if isinstance(argument, Tensor))

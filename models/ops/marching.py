@@ -42,11 +42,12 @@ def march(
     grid: UInt8[Tensor, "G G G"],
     contraction: Contraction,
     radius: float,
-    step: float,
+    step: float | Float[Tensor, ""],
     cone: float,
     jitter: Float[Tensor, "R"],
     backend: Backend = "auto",
     gaps: UInt8[Tensor, "B B B"] | None = None,
+    capacity: int | None = None,
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "R_plus_1"]]:
     """Intervals of rays whose midpoints lie in shell cells, up to the first solid cell; packed.
 
@@ -62,22 +63,26 @@ def march(
         grid: [G, G, G] indexed z, y, x over the unit cube of contracted space: 0 empty, 1 shell, 2 solid.
         contraction: "box" maps the cube of half side `radius` to the unit cube; "sphere" maps all of space to a ball,
             the ball of `radius` to its inner half (Barron et al. 2022, eq. 10).
-        step: shortest interval, world units, positive.
+        step: shortest interval, world units, positive. A tensor stays where it is and is not looked at; if it is
+            not positive, even intervals are none.
         cone: growth of the interval with distance; 0 means even intervals.
         jitter: [R] shift of the first interval, in steps, in [0, 1).
         gaps: what `empty_gaps` says of the grid: changes nothing but the speed.
+        capacity: N, for a host that does not wait for a GPU to tell how many samples there are; kernels only.
 
     Returns:
         t_start [N], t_end [N], ray [N] ascending, offsets [R + 1]. Constants by definition: intervals move with
-        their ray, so positions `origins + t * directions` have derivatives by the ray and none through t. On a GPU
-        the host waits once, for N.
+        their ray, so positions `origins + t * directions` have derivatives by the ray and none through t. With a
+        capacity, zeros follow the last sample, and rays whose samples end beyond it are left out, but counted in
+        offsets (utils.packing.fitting tells which); without, on a GPU the host waits once, for N.
 
     Raises:
-        ValueError: unknown contraction; radius or step not positive; cone negative; shapes do not fit.
+        ValueError: unknown contraction; radius or step not positive; cone negative; shapes do not fit; a capacity
+            where no kernel runs.
     """
     if contraction not in ("box", "sphere"):
         raise ValueError(f"march: contraction is '{contraction}', expected box or sphere")
-    if not (radius > 0 and step > 0 and cone >= 0):
+    if not (radius > 0 and (isinstance(step, Tensor) or step > 0) and cone >= 0):
         raise ValueError(f"march: radius {radius}, step {step}, cone {cone}; expected positive, positive, not negative")
     n = len(origins)
     check_shapes(
@@ -89,25 +94,30 @@ def march(
         near, far = torch.maximum(near, entry), torch.minimum(far, leave)
     is_sound = (near + far + (origins + directions).sum(1)).isfinite()
     near, far = torch.where(is_sound, near, 0.0), torch.where(is_sound, far, 0.0)
-    if backend == "nerfacc":
-        return nerfacc.march(origins, directions, near, far, grid, contraction, radius, step, cone, jitter)
-    floats = [origins, directions, near, far, jitter]
-    if not uses_native("march", backend, floats, "" if len(grid) else "the grid is empty"):
-        return reference.march(origins, directions, near, far, grid, contraction, radius, step, cone, jitter)
+    is_package, floats = backend == "nerfacc", [origins, directions, near, far, jitter]
+    if is_package or not uses_native("march", backend, floats, "" if len(grid) else "the grid is empty"):
+        if capacity is not None:
+            raise ValueError(f"march: a capacity of {capacity} is for the kernels, and none runs here; leave it out")
+        other = nerfacc.march if is_package else reference.march
+        return other(origins, directions, near, far, grid, contraction, radius, step, cone, jitter)
+    step = step.float() if isinstance(step, Tensor) else near.new_full((), step)
     floats, cells = [tensor.contiguous() for tensor in floats], grid.to(near.device, torch.uint8).contiguous()
     if gaps is not None:
         check_shapes("march", gaps=(gaps, (-(-len(grid) // GAP),) * 3))
         gaps = gaps.to(near.device).contiguous()
     addresses = cells.data_ptr(), None if gaps is None else gaps.data_ptr()
     occupancy = _Occupancy(addresses[0], len(cells), radius, contraction == "sphere", addresses[1])
-    rays = _MarchRays(*(tensor.data_ptr() for tensor in floats), occupancy, step, cone)
+    rays = _MarchRays(*(tensor.data_ptr() for tensor in floats), occupancy, step.data_ptr(), cone)
     counts = near.new_empty(n, dtype=torch.int64)
     call("march_count", rays, n, counts)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    t_start, t_end = near.new_empty(2, int(offsets[-1])).unbind()
-    ray = counts.new_empty(len(t_start))
-    call("march_fill", rays, n, offsets, t_start, t_end, ray)
-    return t_start, t_end, ray, offsets
+    if capacity is None:
+        capacity = int(offsets[-1])
+        ends, ray = near.new_empty(2, capacity), counts.new_empty(capacity)
+    else:
+        ends, ray = near.new_zeros(2, capacity), counts.new_zeros(capacity)
+    call("march_fill", rays, n, capacity, offsets, ends[0], ends[1], ray)
+    return ends[0], ends[1], ray, offsets
 
 
 def empty_gaps(grid: UInt8[Tensor, "G G G"]) -> UInt8[Tensor, "B B B"]:
@@ -146,6 +156,6 @@ class _MarchRays(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("origins", "directions", "near", "far", "jitter")),
         ("grid", _Occupancy),
-        ("step", ctypes.c_float),
+        ("step", ctypes.c_void_p),
         ("cone", ctypes.c_float),
     ]

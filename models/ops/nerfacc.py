@@ -22,7 +22,7 @@ def march(
     grid: Tensor,
     contraction: str,
     radius: float,
-    step: float,
+    step: float | Tensor,
     cone: float,
     jitter: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -43,7 +43,7 @@ def march(
     occupied = (grid != reference.EMPTY).permute(2, 1, 0)[None].contiguous()  # indexed [level, x, y, z]
     box = origins.new_tensor([[-radius] * 3 + [radius] * 3])
     edges, samples, _ = nerfacc.traverse_grids(
-        origins, directions, occupied, box, near_planes=near + jitter * step, far_planes=far, step_size=step
+        origins, directions, occupied, box, near_planes=near + jitter * step, far_planes=far, step_size=float(step)
     )
     t_start, t_end = edges.vals[edges.is_left], edges.vals[edges.is_right]
     ray = samples.ray_indices

@@ -19,7 +19,8 @@ constexpr int GAP = 4;
 struct MarchRays {  // mirrored in marching.py
     const float *origins, *directions, *near, *far, *jitter;
     Occupancy grid;
-    float step, cone;
+    const float *step;  // where the rays are, so that the host need not know it
+    float cone;
 };
 
 // What is the same for all cells that a ray meets.

@@ -203,7 +203,7 @@ def march(
     grid: UInt8[Tensor, "G G G"],
     contraction: str,
     radius: float,
-    step: float,
+    step: float | Float[Tensor, ""],
     cone: float,
     jitter: Float[Tensor, "R"],
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "R_plus_1"]]:
@@ -226,7 +226,7 @@ def march(
     return t_start, t_start + (t_start * cone).clamp(min=step), ray, offsets
 
 
-def _lattice(near: Tensor, far: Tensor, step: float, cone: float, jitter: Tensor) -> Tensor:
+def _lattice(near: Tensor, far: Tensor, step: float | Tensor, cone: float, jitter: Tensor) -> Tensor:
     """Where the intervals of each ray begin: [R, K], the first at `near + jitter * step`."""
     t = near + jitter * step
     if not len(t):

@@ -34,7 +34,7 @@ class FieldView:
 
     opacity: Field
     sdf: Field | None = None
-    sharpness: float = math.inf
+    sharpness: float | Float[Tensor, ""] = math.inf
 
 
 class Occupancy(nn.Module, ABC):
@@ -136,7 +136,7 @@ class MovingAverage(Occupancy):
         found = field.opacity(expand(unit, self.radius, self.contraction))
         # Cells may be chosen twice: the maximum does not depend on the order.
         self.opacity.scatter_reduce_(0, index, found, "amax")
-        limit = min(self.opacity.mean().item(), self.threshold)
+        limit = self.opacity.mean().clamp_max(self.threshold)
         self._fill((self.opacity > limit).view_as(self.cells))
 
     def _chosen(self, step: int, random: torch.Generator) -> Int[Tensor, "M"]:
@@ -187,7 +187,7 @@ class SurfaceShell(Occupancy):
         if step % (16 if step < 512 else 64):
             return
         assert field.sdf is not None
-        band = min(self.band / field.sharpness, self.max_band)
+        band = min(self.band / float(field.sharpness), self.max_band)
         n = self.resolution // 4
         centers = expand(
             self._unit(torch.arange(n**3, device=self.cells.device), 0.5, n), self.radius, self.contraction

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from models import raymarchers
 from models.fields.implicit import FieldOutput, Sizes
+from models.rendering.background import Background
 from utils.registry import ConfigError
 from utils.types import RayPoints, Rays, Rendered
 
@@ -50,18 +51,7 @@ class RayMarcher(nn.Module, ABC):
     def __init__(self, config: MarcherConfig, sizes: Sizes):
         super().__init__()
         self.config = config
-        color = config.bg_color
-        if color is None and sizes.n_channels != 3:
-            raise ConfigError(
-                f"model.render_features_dimensions is {sizes.n_channels}, but the backdrop of rays has 3 channels; "
-                "give model.renderer.raymarcher.bg_color"
-            )
-        if color is not None and len(color) not in (1, sizes.n_channels):
-            raise ConfigError(
-                f"model.renderer.raymarcher.bg_color has {len(color)} numbers; expected 1 or {sizes.n_channels}"
-            )
-        self.register_buffer("background", None if color is None else torch.tensor(color), persistent=False)
-        self.background: Tensor | None
+        self.background = Background(config.bg_color, sizes, "model.renderer.raymarcher.bg_color")
 
     @abstractmethod
     def cap(self, amount: Float[Tensor, "R P"]) -> Float[Tensor, "R P"]:
@@ -93,10 +83,9 @@ class RayMarcher(nn.Module, ABC):
         color = torch.einsum("rp,rpc->rc", weights, output.feature)
         if self.config.blend_output:
             color = opacity[:, None] * color
-        behind = rays.backdrop if self.background is None else self.background
         return (
             Rendered(
-                color=color + (1 - opacity[:, None]) * behind,
+                color=color + (1 - opacity[:, None]) * self.background(rays),
                 opacity=opacity,
                 depth=(weights * points.t).sum(dim=1),
                 is_dense=True,

@@ -22,5 +22,5 @@ def render_density(
         depth=seen.depth,
         samples=samples,
         weights=seen.weights,
-        n_samples=len(samples),
+        n_samples=samples.n_wanted,
     )

@@ -103,7 +103,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path):
         (lambda f: f[1]["image"].update(path="../a.png"), {}, "path '../a.png' leaves the data folder"),
         (lambda f: f[1].update(mask=None), {}, "frame 1 has no mask; set dataset.use_masks=false"),
         (lambda f: f[1]["mask"].update(path="cube/m.png"), {}, "cube/m.png does not exist; it is the mask of"),
-        (lambda f: f[1]["mask"].update(bounding_box_xywh=[5, 5, 0.1, 9]), {}, "leaves 0x12 px of"),
+        (lambda f: f[1]["mask"].update(bounding_box_xywh=[5, 5, 0.1, 9]), {}, "leaves 0x11 px of"),
         (
             lambda f: None,
             {"use_masks": False},

@@ -6,6 +6,7 @@ import torch
 import trimesh
 
 from datasets.cameras import Cameras
+from datasets.views import Views
 from models.base import Model, ModelConfig, StepSize
 from models.fields.isosurface import IsosurfaceConfig
 from systems.export import ExportConfig, export_surface
@@ -175,13 +176,14 @@ def test_faces_that_no_camera_sees_are_dropped_on_request(tmp_path, capsys):
     pose = torch.eye(3, 4)[None].clone()
     pose[:, 2, 3] = 3.0
     cameras = Cameras(pose, torch.full((1, 2), 60.0), torch.full((1, 2), 20.0), torch.full((1, 2), 40))
+    views = Views(cameras, ["above"], torch.tensor([0, 1600]), None)
     config = ExportConfig(texture_size=0, keep_components=1, drop_unseen=True)
-    mesh, _, summary = export_surface(Balls(), config, tmp_path, "it1", cameras=cameras)
+    mesh, _, summary = export_surface(Balls(), config, tmp_path, "it1", views=views)
     assert not summary["is_watertight"] and 0 < summary["faces_unseen"]
     assert mesh.vertices[:, 2].min() > 0.0 and mesh.vertices[:, 2].max() == pytest.approx(0.5, abs=1e-3)
 
     cameras.pose[:, 0, 3] = 100.0
-    assert export_surface(Balls(), config, tmp_path, "it2", cameras=cameras) == (None, [], None)
+    assert export_surface(Balls(), config, tmp_path, "it2", views=views) == (None, [], None)
     assert "no mesh: none of 1 training cameras sees it; set export.drop_unseen to false" in capsys.readouterr().out
 
 

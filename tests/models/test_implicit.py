@@ -20,6 +20,7 @@ from models.rendering.ray_samplers import Adaptive, NearFar, stratified
 from models.rendering.refinement import refine, sample_distribution
 from systems.evaluation import evaluate
 from systems.export import ExportConfig, export_surface
+from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossSet
 from utils.config import parse
 from utils.registry import ConfigError
@@ -363,9 +364,9 @@ def test_features_are_shown_but_not_scored():
     renderer = {"name": "multipass-ea", "raymarcher": {"name": "cumsum", "bg_color": [0.0]}}
     model = build(render_features_dimensions=5, renderer=renderer, radius=1.3).eval()
     views = Synthetic(Synthetic.Config(n_train_views=1, n_test_views=1, size=8, samples_per_pixel=1)).views("test")
-    scores, panel = evaluate(model, views, 0, torch.ones(3))
+    scores, panel = evaluate(model, views, 0, torch.ones(3), chosen_metrics({}))
     assert scores == {"view": "test_000"} and panel.shape == (8, 32, 3)
-    scores, _ = evaluate(build(radius=1.3).eval(), views, 0, torch.ones(3))
+    scores, _ = evaluate(build(radius=1.3).eval(), views, 0, torch.ones(3), chosen_metrics({}))
     assert {"view", "psnr", "psnr_fg", "mask_iou", "depth_abs_fg"} <= scores.keys()
 
 

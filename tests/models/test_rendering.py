@@ -124,7 +124,7 @@ def test_cone_angle_reaches_the_end_in_the_given_number_of_steps():
 def test_samples_behind_an_opaque_one_are_dropped():
     samples = Samples(torch.arange(4.0), torch.arange(4.0) + 1, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 3, 4]))
     alpha = torch.tensor([0.0, 1.0, 0.5, 0.5])
-    kept = visible(samples, rays_along_x(2), lambda points, samples: alpha, "auto")
+    kept = samples.keep(visible(samples, rays_along_x(2), lambda points, samples: alpha, "auto"))
     assert kept.t_start.tolist() == [0.0, 1.0, 3.0]
     assert kept.offsets.tolist() == [0, 2, 3] and kept.ray.tolist() == [0, 0, 1]
 

@@ -8,6 +8,7 @@ from models import ops
 from models.ops import GridLayout, cuda, dispatch
 from tests.ops.cases import FieldCase, assert_close, gradients, leaves, points_inside_cells
 from tests.ops.gpu import device_of
+from utils.packing import fitting
 
 SIZES = [0, 1, 300]  # a block has 256 threads
 CASES = [
@@ -267,6 +268,44 @@ def test_marching(device, space, cone, near, far):
         for a, b in zip(here[:2], there[:2], strict=True):
             a, b = a[here[3][r] : here[3][r + 1]], b[there[3][r] : there[3][r + 1]]
             assert torch.allclose(a, b, rtol=3e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spare", [-1, 0, 700])
+def test_marching_into_arrays_of_a_given_length(device, spare):
+    n = 300
+    origins = normalize(torch.randn(n, 3), dim=1).to(device) * 3
+    directions = normalize(torch.randn(n, 3, device=device) * 0.3 - origins, dim=1)
+    grid = (torch.rand(8, 8, 8, device=device) < 0.5).to(torch.uint8)
+    near = torch.zeros(n, device=device)
+    arguments = origins, directions, near, near + 9, grid, "box", 1.2
+    step = torch.tensor(0.05, device=device)  # the host need not know it
+    exact = ops.march(*arguments, 0.05, 0.0, near + 0.3, "native")
+    capacity = len(exact[0]) + spare
+    *arrays, offsets = ops.march(*arguments, step, 0.0, near + 0.3, "native", None, capacity)
+    assert torch.equal(offsets, exact[3])
+    fitted, is_whole = fitting(offsets, capacity)
+    assert bool(is_whole.all()) == (spare >= 0)
+    last = int(fitted[-1])
+    for values, expected in zip(arrays, exact[:3], strict=True):
+        assert len(values) == capacity and not values[last:].any()
+        assert torch.equal(values[:last], expected[:last])
+    with pytest.raises(ValueError, match="a capacity of 9 is for the kernels"):
+        ops.march(*arguments, step, 0.0, near, "reference", None, 9)
+
+
+def test_padding_has_no_weight_and_no_gradient_whatever_it_holds(device):
+    offsets = torch.tensor([0, 3, 3, 7], device=device)
+    alpha, values = torch.rand(50, device=device), torch.rand(2, 50, device=device)
+    t, width = torch.rand(2, 50, device=device)
+    results = []
+    for n in (7, 50):
+        a, v, w = placed([alpha[:n], values[:, :n], alpha[:n]], lambda tensor: tensor)
+        weights, sums = ops.composite(a, v, offsets, "native")
+        spread = ops.distortion(w, t[:n].contiguous(), width[:n].contiguous(), offsets, "native")
+        ((weights * (1 + a.detach())).sum() + sums.square().sum() + spread.sum()).backward()
+        results.append([weights.detach(), a.grad, w.grad, sums.detach().t(), v.grad.t(), spread.detach()])
+    for exact, padded in zip(*results, strict=True):
+        assert torch.equal(exact, padded[: len(exact)]) and not padded[len(exact) :].any()
 
 
 def test_no_rays_and_no_samples(device):

@@ -128,4 +128,5 @@ def test_plain_torch_takes_the_place_of_the_operations_for_a_while() -> None:
         found = ops.sdf_field(*arguments)
         torch.testing.assert_close(ops.field(*arguments), expected[0])
     assert ops.sdf_field is before
-    torch.testing.assert_close(found, expected)
+    # Gradients are sums over levels of single precision, of magnitude 1.
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
