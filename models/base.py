@@ -1,7 +1,7 @@
 """What every model offers, and the options all of them share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -141,16 +141,23 @@ class Model(nn.Module, ABC):
         """Colour in [0, 1] of surface points seen along their normals."""
 
     @torch.no_grad()
-    def render(self, rays: Rays) -> Rendered:
-        """The same for any number of rays, in pieces of `ray_chunk`, without what only losses need."""
-        parts = [
-            self(rays[start : start + self.config.ray_chunk]) for start in range(0, len(rays), self.config.ray_chunk)
-        ]
-        return Rendered.cat([_pixels_only(part) for part in parts])
+    def render(self, rays: Rays, tell: Callable[[float], None] = lambda share: None) -> Rendered:
+        """The same for any number of rays, in pieces of `ray_chunk`, without what only losses need.
+
+        Args:
+            rays: at least one.
+            tell: is told the finished share, in [0, 1], after each piece.
+        """
+        parts = []
+        for start in range(0, len(rays), self.config.ray_chunk):
+            part = rays[start : start + self.config.ray_chunk]
+            parts.append(_pixels_only(self(part)))
+            tell((start + len(part)) / len(rays))
+        return Rendered.cat(parts)
 
     def load_weights(self) -> None:
-        """Loads the state dicts that `weights` keys name, the model's own last."""
-        for part in (*self.children(), self):
+        """Loads the state dicts that `weights` keys name, those of parts before those of what holds them."""
+        for part in reversed([*self.modules()]):
             path = getattr(getattr(part, "config", None), "weights", None)
             if path is None:
                 continue

@@ -1,5 +1,6 @@
 """Views rendered, scored against their photographs, and the scores of all devices brought together."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +18,12 @@ Scores = dict[tuple[str, int], dict[str, Any]]
 
 
 def evaluate(
-    model: Model, views: Views, row: int, backdrop: Float[Tensor, "3"], chosen: dict[str, Metric]
+    model: Model,
+    views: Views,
+    row: int,
+    backdrop: Float[Tensor, "3"],
+    chosen: dict[str, Metric],
+    tell: Callable[[float], None] = lambda share: None,
 ) -> tuple[dict[str, Any], Picture]:
     """Scores and panel of one view.
 
@@ -27,9 +33,10 @@ def evaluate(
         row: of the view among them.
         backdrop: [3] colour in [0, 1] behind everything.
         chosen: metrics by name.
+        tell: is told how much of the view is rendered, in [0, 1].
     """
     batch = views.image(row, backdrop)
-    rendered = model.render(batch.rays)
+    rendered = model.render(batch.rays, tell)
     width, height = views.size(row)
     scores: dict[str, Any] = {"view": views.names[row]}
     n_channels = rendered.color.shape[1]

@@ -189,6 +189,11 @@ class LossSet:
             else:
                 words = [*known, *sorted(options)]
                 raise ConfigError(f"system.loss.{key}: unknown loss{nearest(key, words)}; known: {', '.join(words)}")
+        if _EARLIER in quantities and not any(name.startswith(_EARLIER) for name in self._weights):
+            notice(
+                "no loss looks at the first of several passes, so a function that only this pass asks learns nothing; "
+                "set system.loss.lambda_prev_stage_rgb_mse to a weight"
+            )
 
     def __call__(self, rendered: Rendered, target: Target, step: int, epoch: int) -> LossReport:
         """Evaluates every loss whose weight is not zero now."""

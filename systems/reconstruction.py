@@ -30,6 +30,7 @@ from systems.loss_functions import LossReport, LossSet
 from systems.mesh_rendering import texture_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
+from utils.callbacks import ProgressLine
 from utils.late_counts import LateCounts
 from utils.notice import notice
 from utils.randomness import reseed
@@ -212,9 +213,16 @@ class Reconstruction(pl.LightningModule):
     def _evaluate(self, split: str, row: int) -> Picture:
         """The panel of one view, whose scores are kept."""
         self.model.update(int(self.step.item()), self.experiment.seed)
-        views = self._views(split)
-        self._scores[split, row], panel = evaluate(self.model, views, row, self._backdrop(), self.metrics)
+        views, backdrop = self._views(split), self._backdrop()
+        scores, panel = evaluate(self.model, views, row, backdrop, self.metrics, self._tell_share)
+        self._scores[split, row] = scores
         return panel
+
+    def _tell_share(self, share: float) -> None:
+        """Moves the progress of evaluation on by a part of a view: deep networks take minutes for one."""
+        line = self.trainer.progress_bar_callback
+        if isinstance(line, ProgressLine):
+            line.within(self.trainer, self, share)
 
     def _log_scores(self, split: str) -> Scores:
         """Logs the means of a split; returns the scores that all devices have kept, which are forgotten."""

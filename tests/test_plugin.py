@@ -62,13 +62,12 @@ model:
   ray_sampler: {name: adaptive, n_pts_per_ray_training: 8, n_pts_per_ray_evaluation: 8}
   implicit_function:
     {name: nerf-mlp, n_hidden_neurons_xyz: 16, n_hidden_neurons_dir: 8, n_layers_xyz: 2, append_xyz: [],
-     isosurface: {resolution: 16, threshold: 0.0}}
+     isosurface: null}
   renderer: {name: x-ray, absorption: 0.5}
 system:
   name: generic-system
   loss: {lambda_rgb_mse: 1.0, lambda_mask_bce: 0.1}
   optimizer: {name: Adam, args: {lr: 1.0e-3}, params: {functions: {lr: 2.0e-3}}}
-export: {texture_size: 0}
 trainer: {max_steps: 4, log_every_n_steps: 2, limit_val_batches: 0, num_sanity_val_steps: 0}
 """
 

@@ -67,6 +67,11 @@ class ProgressLine(ProgressBar):
     def on_predict_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
         self._advance(trainer, module, rest[2] + 1)
 
+    def within(self, trainer: pl.Trainer, module: pl.LightningModule, share: float) -> None:
+        """Goes on by a share, in [0, 1], of the item at hand; its end is told by Lightning."""
+        if share < 1:
+            self._advance(trainer, module, self._done + share)
+
     def on_exception(self, *_: Any) -> None:
         self._close()
 
@@ -75,7 +80,7 @@ class ProgressLine(ProgressBar):
 
     def _open(self, name: str, total: int, done: int) -> None:
         self._close()
-        self._name, self._total, self._first = name, total, done
+        self._name, self._total, self._first, self._done = name, total, done, done
         self._began = self._shown = time.monotonic()
         if self._is_enabled and self._console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}")]
@@ -85,8 +90,8 @@ class ProgressLine(ProgressBar):
             )
             self._progress.start()
 
-    def _advance(self, trainer: pl.Trainer, module: pl.LightningModule, done: int) -> None:
-        now = time.monotonic()
+    def _advance(self, trainer: pl.Trainer, module: pl.LightningModule, done: float) -> None:
+        now, self._done = time.monotonic(), int(done)
         pause = _LINE_SECONDS if self._progress is None else _REFRESH_SECONDS
         # Reading a logged number waits for the device, so it is done seldom.
         if not self._is_enabled or (now - self._shown < pause and done < self._total):
@@ -101,11 +106,11 @@ class ProgressLine(ProgressBar):
         else:
             self._progress.update(self._task, completed=done, numbers=numbers)
 
-    def _numbers(self, done: int, now: float) -> str:
+    def _numbers(self, done: float, now: float) -> str:
         rate = (done - self._first) / max(now - self._began, 1e-6)
         left = (self._total - done) / rate if rate > 0 else 0.0
         minutes, seconds = divmod(round(left), 60)
-        return f"{done}/{self._total}  {rate:.1f}/s  {minutes}:{seconds:02d} left"
+        return f"{round(done, 1)}/{self._total}  {rate:.1f}/s  {minutes}:{seconds:02d} left"
 
     def _close(self) -> None:
         if self._progress is not None:

@@ -11,6 +11,7 @@ from datasets.synthetic import Synthetic
 from models import global_encoders, models
 from models.conditioning.encoder import GlobalEncoder
 from models.fields.implicit import FieldOutput, LatentFunction, RadianceFunction, Sizes
+from models.fields.isosurface import IsosurfaceConfig
 from models.fields.nerf_mlp import NerfMLP
 from models.fields.point_embedding import cone_gaussians
 from models.implicit import ImplicitModel
@@ -18,6 +19,7 @@ from models.rendering.multipass import MultiPass
 from models.rendering.ray_samplers import Adaptive, NearFar, stratified
 from models.rendering.refinement import refine, sample_distribution
 from systems.evaluation import evaluate
+from systems.export import ExportConfig, export_surface
 from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossSet
 from utils.config import parse
@@ -191,8 +193,10 @@ def test_rendering_in_pieces_changes_nothing(name, function):
     model = build(name, implicit_function=function, **passes).eval()
     rays = rays_of(50)
     whole = model.render(rays)
-    model.config.ray_chunk = 7
-    pieces = model.render(rays)
+    model.config.ray_chunk = 20
+    told = []
+    pieces = model.render(rays, told.append)
+    assert told == [0.4, 0.8, 1.0]
     for part in ("color", "opacity", "depth"):
         torch.testing.assert_close(getattr(pieces, part), getattr(whole, part), atol=1e-5, rtol=1e-5)
     assert whole.coarse is None and whole.n_samples == 50 * (64 + 128)
@@ -207,6 +211,16 @@ def test_every_parameter_of_every_pass_learns(function):
     sum(stage.color.square().sum() for stage in stages).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert rendered.n_samples == 20 * (8 + 72 + 136)
+
+
+def test_parts_of_parts_start_from_their_weights(tmp_path):
+    geometry = build(implicit_function=GRID).functions[0].geometry
+    torch.nn.init.constant_(geometry.network.network.directions[0], 0.25)
+    torch.save(geometry.state_dict(), tmp_path / "geometry.pt")
+    loaded = build(implicit_function=GRID | {"geometry": GRID["geometry"] | {"weights": str(tmp_path / "geometry.pt")}})
+    assert (loaded.functions[0].geometry.network.network.directions[0] == 0.25).all()
+    with pytest.raises(ConfigError, match="none.pt does not exist"):
+        build(implicit_function=GRID | {"geometry": GRID["geometry"] | {"weights": "none.pt"}})
 
 
 def test_no_rays_are_seen_as_nothing():
@@ -367,3 +381,15 @@ def test_the_mesh_of_a_density_is_where_it_crosses_the_threshold(function):
     answer = model.functions[1](rays, ends, Context())
     torch.testing.assert_close(model.level(rays.origins), 5 - answer.density[:, 0])
     torch.testing.assert_close(model.surface_color(rays.origins, -rays.directions), answer.feature[:, 0])
+
+
+def test_a_density_is_exported_in_its_colours(tmp_path):
+    model = build(radius=1.3).eval()
+    ball = Ball(density=10.0)
+    ball.isosurface = IsosurfaceConfig(resolution=32, threshold=2.0)
+    model.functions[0] = ball
+    mesh, paths, _ = export_surface(model, ExportConfig(texture_size=0), tmp_path, "it0")
+    # 10 (1 - r) = 2; linear interpolation in cells of 2.6 / 32.
+    torch.testing.assert_close(mesh.vertices.norm(dim=-1), torch.full((len(mesh.vertices),), 0.8), atol=2e-3, rtol=0)
+    torch.testing.assert_close(mesh.colors, 0.5 + 0.5 * mesh.vertices, atol=1e-5, rtol=0)
+    assert [path.name for path in paths] == ["it0-mc32.obj"] and paths[0].is_file()

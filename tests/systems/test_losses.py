@@ -122,6 +122,14 @@ def test_a_loss_of_an_earlier_pass_looks_at_what_that_pass_saw():
         LossSet({"lambda_rgb_prev_stage_mse": Schedule.constant(1.0)}, passes)
 
 
+def test_a_pass_that_no_loss_looks_at_is_a_notice(caplog):
+    weighed = {"lambda_rgb_mse": Schedule.constant(1.0), "lambda_prev_stage_rgb_mse": Schedule.constant(1.0)}
+    LossSet(weighed, NEUS | {"prev_stage_"})
+    assert not caplog.text
+    LossSet(weighed | {"lambda_prev_stage_rgb_mse": Schedule.constant(0.0)}, NEUS | {"prev_stage_"})
+    assert "learns nothing; set system.loss.lambda_prev_stage_rgb_mse" in caplog.text
+
+
 def test_every_ray_counts_where_nothing_is_skipped():
     # The second ray hits nothing; its error is that of (1, 1, 1) against (0, 0, 0).
     assert loss("rgb_mse", rendered(is_dense=True)) == pytest.approx((0.04 / 3 + 1) / 2, rel=1e-4)

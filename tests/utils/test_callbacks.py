@@ -77,3 +77,16 @@ def test_without_a_terminal_progress_is_a_line_of_text(capsys: pytest.CaptureFix
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("train 30/30  ")
     assert "/s  0:00 left  train/loss " in line
+
+
+def test_an_item_that_takes_long_is_told_in_parts(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    trainer, module = pl.Trainer(logger=False, accelerator="cpu"), Line()
+    line, clock = ProgressLine(), iter([0.0, 30.0, 31.0, 60.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(line, "get_metrics", lambda *_: {})
+    line._open("test", 2, 0)
+    for share in (0.25, 0.5, 1.0):  # the second comes too soon, the last is told by Lightning
+        line.within(trainer, module, share)
+    line.on_test_batch_end(trainer, module, None, None, 1)
+    told = [words for words in capsys.readouterr().out.splitlines() if words.startswith("test")]
+    assert told == ["test 0.2/2  0.0/s  3:30 left", "test 2/2  0.0/s  0:00 left"]
