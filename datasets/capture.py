@@ -39,6 +39,7 @@ class Capture:
         fills_unit_ball: whether the data set says that the object does.
         bounds: [N, 2] depths between which each shot shows things, scene units, or None if unknown.
         lists: rows of the shots of "train", "val" and "test" where files name splits; None leaves it to the config.
+        scene_names: of the sequences that the shots' `scene` counts, or of the only one; None where they have none.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Capture:
         fills_unit_ball: bool = False,
         bounds: Float[Tensor, "N 2"] | None = None,
         lists: Mapping[str, Sequence[int]] | None = None,
+        scene_names: list[str] | None = None,
     ):
         self._shots, self._config, self._to_dataset, self._points = shots, config, to_dataset, points
         self._fits_masks, self._fills_unit_ball = fits_masks, fills_unit_ball
-        self._bounds, self._lists = bounds, lists
+        self._bounds, self._lists, self._scene_names = bounds, lists, scene_names
         self._read = functools.cache(self._read_rows)
         self._place = functools.cache(self._place_rows)
 
@@ -77,14 +79,18 @@ class Capture:
         return tuple(split_rows(len(self._shots), source, config.eval_every))
 
     def _path(self) -> Views:
+        """Around the first sequence, from its first moment to its last."""
         config, train = self._config, self.views("train")
-        cameras, scene = train.cameras, None
-        if train.scene is not None:
-            # Around the first of several sequences.
-            first = train.scene == train.scene[0]
-            cameras, scene = cameras.map(lambda part: part[first]), train.scene[:1].repeat(config.n_test_traj_steps)
+        is_first = slice(None) if train.scene is None else train.scene == train.scene[0]
+        cameras = train.cameras.map(lambda part: part[is_first])
         poses = make_path(config.test_trajectory, cameras.pose, config.n_test_traj_steps)
-        return replace(path_views(poses, cameras), scene=scene, to_dataset=train.to_dataset)
+        scene = None if train.scene is None else train.scene[:1].repeat(len(poses))
+        time = None
+        if train.time is not None:
+            first, last = train.time[is_first].aminmax()
+            time = torch.linspace(first.item(), last.item(), len(poses))
+        path = path_views(poses, cameras)
+        return replace(path, scene=scene, scene_names=train.scene_names, time=time, to_dataset=train.to_dataset)
 
     def _place_rows(self, rows: tuple[int, ...]) -> Views:
         """Photographs of these rows, or the path without any, with the region of interest as the unit ball."""
@@ -117,6 +123,7 @@ class Capture:
         views = read_photographs(shots, self._config, f"Reading {len(rows)} photographs")
         points = None if self._points is None else self._seen(self._points, rows, views.cameras)
         known = {"to_dataset": self._to_dataset, "fills_unit_ball": self._fills_unit_ball}
+        known["scene_names"] = self._scene_names
         bounds = None if self._bounds is None else self._bounds[list(rows)]
         return replace(views, points=points, bounds=bounds, **known)
 

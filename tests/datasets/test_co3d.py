@@ -89,7 +89,7 @@ def test_frames_without_camera_image_or_object_are_left_out_and_told(tmp_path: P
 
 def test_a_name_that_yaml_took_for_a_number_is_understood(tmp_path: Path):
     root = write_co3d(tmp_path, CAPTURE, 2, ("34_1479_4753", "2_30_4"))
-    assert reader(root, sequence="3414794753").views("train").scene is None
+    assert reader(root, sequence="3414794753").views("train").scene_names == ["34_1479_4753"]
 
 
 def test_several_sequences_are_told_apart_and_share_their_coordinates(tmp_path: Path):
@@ -97,7 +97,9 @@ def test_several_sequences_are_told_apart_and_share_their_coordinates(tmp_path: 
     views = reader(root, sequence="all", eval_every=5, box_crop=False).views("train")
     assert views.scene.tolist() == [0] * 4 + [1] * 5  # held out are rows 0, 5 and 10 of 12
     assert views.names[0] == "10_1_2/frame000001" and views.names[-1] == "2_30_4/frame000005"
-    assert views.points is None
+    assert views.points is None and views.scene_names == list(TWO)
+    rays = views.draw(torch.tensor([3, 8]), torch.zeros(2, 2).long(), torch.zeros(2, 3)).rays
+    assert rays.scene.tolist() == [0, 1] and rays.time.tolist() == [2, 2.5]
     origins = views.cameras.pose[:, :, 3].double() @ views.to_dataset[:3, :3].T + views.to_dataset[:3, 3]
     expected = [CAPTURE.to_world(number)[:3, 3] for number in names(views)]
     np.testing.assert_allclose(origins, expected, atol=1e-5)
@@ -113,7 +115,8 @@ def test_the_order_of_several_sequences_is_that_asked_for(tmp_path: Path):
 def test_the_path_of_several_sequences_is_that_of_the_first(tmp_path: Path):
     many = reader(write_co3d(tmp_path, CAPTURE, 2, TWO), sequence="all", n_test_traj_steps=3)
     path = many.views("test")
-    assert not path.is_real and path.scene.tolist() == [0, 0, 0]
+    assert not path.is_real and path.scene.tolist() == [0, 0, 0] and path.scene_names == list(TWO)
+    assert path.time.tolist() == [0, 1.25, 2.5]
 
 
 def test_the_region_of_several_sequences_is_the_unit_ball(tmp_path: Path):
