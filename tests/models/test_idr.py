@@ -77,11 +77,10 @@ def masked(rays: Rays, mask: Tensor | float) -> Rays:
     return replace(rays, mask=torch.ones(len(rays)) * mask)
 
 
-@pytest.mark.parametrize("n_harmonics", [0, 6])
-@pytest.mark.parametrize("n_code", [0, 5])
-def test_the_network_starts_as_a_sphere_of_the_stated_radius(n_harmonics: int, n_code: int) -> None:
+@pytest.mark.parametrize(("n_harmonics", "n_code", "skip"), [(0, 0, 2), (6, 0, 2), (6, 5, 2), (6, 5, 4)])
+def test_the_network_starts_as_a_sphere_of_the_stated_radius(n_harmonics: int, n_code: int, skip: int) -> None:
     torch.manual_seed(0)
-    options = IdrField.Config(dims=4 * [256], skip_in=[2], n_harmonic_functions_xyz=n_harmonics, bias=0.6)
+    options = IdrField.Config(dims=4 * [256], skip_in=[skip], n_harmonic_functions_xyz=n_harmonics, bias=0.6)
     field = IdrField(options, Sizes(3, n_code))
     directions = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
     context = Context(torch.randn(1, n_code).expand(500, n_code) if n_code else None)
