@@ -66,7 +66,7 @@ class IdrField(DistanceFunction):
         self.position = HarmonicEmbedding(config.n_harmonic_functions_xyz)
         n_input = self.position.n_outputs + sizes.n_code
         n_out = [*config.dims, 1 + sizes.n_channels]
-        for layer in config.skip_in:
+        for layer in set(config.skip_in):
             n_out[layer - 1] -= n_input
             if n_out[layer - 1] < 1:
                 raise ConfigError(
@@ -118,6 +118,8 @@ class IdrField(DistanceFunction):
                 layer.weight[:, begin : end - 3] = 0
                 layer.weight[:, end:] = 0
         last.weight.normal_(math.sqrt(math.pi / last.in_features), 1e-4)
+        if len(hidden) in self.config.skip_in:
+            last.weight[:, -n_input:] = 0
         last.bias.fill_(-self.config.bias)
 
     @torch.no_grad()

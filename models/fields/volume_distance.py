@@ -1,4 +1,4 @@
-"""`volume-sdf-field`: a hash-grid distance where renderers of the Implicitron family ask."""
+"""`volume-sdf`: the distance of hash-grid models, asked at single points."""
 
 from dataclasses import dataclass
 
@@ -15,29 +15,32 @@ from utils.registry import ConfigError
 from utils.types import Context
 
 
-@implicit_functions.register("volume-sdf-field")
-class VolumeSDFField(DistanceFunction):
-    """Its gradient is the closed form, not autograd's. Outside the box the distance to the box is added."""
+@implicit_functions.register("volume-sdf")
+class VolumeDistance(DistanceFunction):
+    """The geometry of `model.name=neus` where surfaces are traced. Its gradient is the closed form, not autograd's.
+
+    Outside the box of geometry.radius the distance is that of the closest point of the box, and to it.
+    """
 
     @dataclass
     class Config:
         geometry: object = slot(geometries, default=VolumeSDF.Config)
         """The distance field; its feature_dim is 1 + model.render_features_dimensions."""
 
-    def __init__(self, config: "VolumeSDFField.Config", sizes: Sizes):
+    def __init__(self, config: "VolumeDistance.Config", sizes: Sizes):
         super().__init__()
-        geometry = geometries.make(config.geometry, "box")
-        if not isinstance(geometry, VolumeSDF):
-            raise ConfigError("model.implicit_function.geometry.name: a distance is needed; choose volume-sdf")
-        if geometry.n_features != 1 + sizes.n_channels:
-            raise ConfigError(
-                f"model.implicit_function.geometry.feature_dim is {geometry.n_features}, but the distance and the "
-                f"{sizes.n_channels} channels of model.render_features_dimensions take {1 + sizes.n_channels}; set it "
-                "to that"
-            )
+        where, n = "model.implicit_function", 1 + sizes.n_channels
         if sizes.n_code:
-            raise ConfigError("volume-sdf-field knows one scene; remove model.global_encoder or choose idr")
-        self.geometry, self.isosurface = geometry, geometry.isosurface
+            raise ConfigError(f"{where}: volume-sdf takes no code; remove model.global_encoder or choose idr")
+        self.geometry: VolumeSDF = geometries.make(config.geometry, "box")
+        if not isinstance(self.geometry, VolumeSDF):
+            raise ConfigError(f"{where}.geometry.name: expected a distance; choose volume-sdf")
+        if self.geometry.n_features != n:
+            raise ConfigError(
+                f"{where}.geometry.feature_dim is {self.geometry.n_features}; expected {n}, the distance and "
+                "model.render_features_dimensions"
+            )
+        self.isosurface = self.geometry.isosurface
 
     def update(self, step: int) -> None:
         self.geometry.update(step)
@@ -58,6 +61,7 @@ class VolumeSDFField(DistanceFunction):
         nearest = self._nearest(points)
         away = points - nearest
         field = self.geometry(nearest)
+        # Along an axis that leads out of the box, the field stays as it is and the distance to the box grows.
         gradient = torch.where(away == 0, field.gradient, torch.zeros_like(away)) + unit(away)
         return field.sdf + away.norm(dim=-1), gradient, field.feature[:, 1:]
 
