@@ -39,6 +39,7 @@ class Capture:
         fills_unit_ball: whether the data set says that the object does.
         bounds: [N, 2] depths between which each shot shows things, scene units, or None if unknown.
         lists: rows of the shots of "train", "val" and "test" where files name splits; None leaves it to the config.
+        scene_names: of the sequences that the shots belong to, or None where they have none.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Capture:
         fills_unit_ball: bool = False,
         bounds: Float[Tensor, "N 2"] | None = None,
         lists: Mapping[str, Sequence[int]] | None = None,
+        scene_names: list[str] | None = None,
     ):
         self._shots, self._config, self._to_dataset, self._points = shots, config, to_dataset, points
         self._fits_masks, self._fills_unit_ball = fits_masks, fills_unit_ball
-        self._bounds, self._lists = bounds, lists
+        self._bounds, self._lists, self._scene_names = bounds, lists, scene_names
         self._read = functools.cache(self._read_rows)
         self._place = functools.cache(self._place_rows)
 
@@ -84,7 +86,8 @@ class Capture:
             first = train.scene == train.scene[0]
             cameras, scene = cameras.map(lambda part: part[first]), train.scene[:1].repeat(config.n_test_traj_steps)
         poses = make_path(config.test_trajectory, cameras.pose, config.n_test_traj_steps)
-        return replace(path_views(poses, cameras), scene=scene, to_dataset=train.to_dataset)
+        path = path_views(poses, cameras)
+        return replace(path, scene=scene, scene_names=train.scene_names, to_dataset=train.to_dataset)
 
     def _place_rows(self, rows: tuple[int, ...]) -> Views:
         """Photographs of these rows, or the path without any, with the region of interest as the unit ball."""
@@ -118,7 +121,7 @@ class Capture:
         points = None if self._points is None else self._seen(self._points, rows, views.cameras)
         known = {"to_dataset": self._to_dataset, "fills_unit_ball": self._fills_unit_ball}
         bounds = None if self._bounds is None else self._bounds[list(rows)]
-        return replace(views, points=points, bounds=bounds, **known)
+        return replace(views, points=points, bounds=bounds, scene_names=self._scene_names, **known)
 
     def _seen(self, points: SparsePoints, rows: tuple[int, ...], cameras: Cameras) -> SparsePoints:
         """The points with what these shots observed of them, in pixels at the size of their images."""

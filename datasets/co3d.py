@@ -167,7 +167,7 @@ class Co3d:
         position, color = clouds[names[0]] if len(names) == 1 else (None, None)
         points = None if position is None else SparsePoints.unobserved(points_to_scene(position, to_dataset), color)
         fits_masks = len(names) == 1 and config.center_est_method == "region"
-        return Capture(shots, config, to_dataset, points, fits_masks, lists=rows)
+        return Capture(shots, config, to_dataset, points, fits_masks, lists=rows, scene_names=names)
 
     def _to_dataset(
         self, frames: list[FrameAnnotation], cameras: Cameras, clouds: dict[str, Cloud]
