@@ -123,9 +123,8 @@ class Capture:
         views = read_photographs(shots, self._config, f"Reading {len(rows)} photographs")
         points = None if self._points is None else self._seen(self._points, rows, views.cameras)
         known = {"to_dataset": self._to_dataset, "fills_unit_ball": self._fills_unit_ball}
-        known["scene_names"] = self._scene_names
         bounds = None if self._bounds is None else self._bounds[list(rows)]
-        return replace(views, points=points, bounds=bounds, **known)
+        return replace(views, points=points, bounds=bounds, scene_names=self._scene_names, **known)
 
     def _seen(self, points: SparsePoints, rows: tuple[int, ...], cameras: Cameras) -> SparsePoints:
         """The points with what these shots observed of them, in pixels at the size of their images."""

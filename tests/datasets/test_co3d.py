@@ -89,7 +89,8 @@ def test_frames_without_camera_image_or_object_are_left_out_and_told(tmp_path: P
 
 def test_a_name_that_yaml_took_for_a_number_is_understood(tmp_path: Path):
     root = write_co3d(tmp_path, CAPTURE, 2, ("34_1479_4753", "2_30_4"))
-    assert reader(root, sequence="3414794753").views("train").scene_names == ["34_1479_4753"]
+    views = reader(root, sequence="3414794753").views("train")
+    assert views.scene is None and views.scene_names == ["34_1479_4753"]
 
 
 def test_several_sequences_are_told_apart_and_share_their_coordinates(tmp_path: Path):
@@ -110,6 +111,7 @@ def test_several_sequences_are_told_apart_and_share_their_coordinates(tmp_path: 
 def test_the_order_of_several_sequences_is_that_asked_for(tmp_path: Path):
     views = reader(write_co3d(tmp_path, CAPTURE, 2, TWO), sequence=["2_30_4", "10_1_2"]).views("train")
     assert views.names[0] == "2_30_4/frame000000" and views.scene.tolist() == [0] * 6 + [1] * 6
+    assert views.scene_names == ["2_30_4", "10_1_2"]
 
 
 def test_the_path_of_several_sequences_is_that_of_the_first(tmp_path: Path):
