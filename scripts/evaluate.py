@@ -96,6 +96,11 @@ def _check(arguments: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError(f"--cull {arguments.cull:g}: expected 0 pixels or more")
     for word in arguments.thresholds or ():
         threshold(word, 1.0)
+    needs_data = arguments.visible or arguments.depth or arguments.cull is not None
+    if not needs_data and (arguments.truth is not None or arguments.dtu is not None):
+        if arguments.config is not None or overrides:
+            word = "--config" if arguments.config is not None else overrides[0]
+            raise ConfigError(f"{word} has no effect: no data set is needed; leave it out")
     if overrides and arguments.config is None and not arguments.reconstruction.is_dir():
         raise ConfigError(f"{overrides[0]} has no effect without --config YAML")
 

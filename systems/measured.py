@@ -1,5 +1,6 @@
 """What is measured: the mesh in a file, or the newest one of a run, with the data set that it was made from."""
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ class Measured:
         mesh: in dataset coordinates.
         path: its file.
         run: folder of the run, or None.
-        data: the data set, or None where no configuration names one.
+        config: configuration that names the data set, or None.
+        overrides: `key=value` words that win over it.
     """
 
     mesh: Mesh
     path: Path
     run: Path | None
-    data: SceneData | None
+    config: Path | None
+    overrides: list[str]
 
     def views(self, split: str, what: str) -> Views:
         """The views of a split of the data set, which `what` needs.
@@ -41,13 +44,22 @@ class Measured:
         Raises:
             ConfigError: there is no data set, or it is broken.
         """
-        if self.data is None:
+        if self.config is None:
             raise ConfigError(f"{what} needs a data set; add --config YAML, or give the folder of a run")
-        return self.data.views(split)
+        return self._data.views(split)
+
+    @functools.cached_property
+    def _data(self) -> SceneData:
+        """Read when it is needed, because files and plug-ins of a run may be gone."""
+        assert self.config is not None
+        config = read(self.config, self.overrides)
+        config = decided(config, {key: STAND_INS[key] for key in automatic_keys(config)})
+        resolve(config)
+        return SceneData(datasets.make(parse(_DataSection, {"dataset": config.get("dataset")}).dataset))
 
 
 def read_measured(given: Path, config: Path | None, overrides: list[str]) -> Measured:
-    """The mesh at a path, and its data set.
+    """The mesh at a path.
 
     Args:
         given: mesh file, or folder of a run.
@@ -55,10 +67,10 @@ def read_measured(given: Path, config: Path | None, overrides: list[str]) -> Mea
         overrides: `key=value` words that win over the configuration.
 
     Raises:
-        ConfigError: there is no mesh, or the configuration is broken.
+        ConfigError: there is no mesh.
     """
     if given.is_file():
-        return Measured(read_mesh(given), given, None, None if config is None else _read_data(config, overrides))
+        return Measured(read_mesh(given), given, None, config, overrides)
     if not given.is_dir():
         raise ConfigError(f"{given} does not exist; expected a mesh file or the folder of a run")
     meshes = [path for path in given.glob("save/it*.obj") if not path.stem.endswith("-textured")]
@@ -68,8 +80,7 @@ def read_measured(given: Path, config: Path | None, overrides: list[str]) -> Mea
     mesh, cameras = read_mesh(path), given / "save" / CAMERAS
     if cameras.is_file() and (content := json.loads(cameras.read_text()))["coordinates"] == "scene":
         mesh = moved(mesh, torch.tensor(content["scene_to_dataset"], dtype=torch.float64))
-    config = given / "config" / "parsed.yaml" if config is None else config
-    return Measured(mesh, path, given, _read_data(config, overrides))
+    return Measured(mesh, path, given, given / "config" / "parsed.yaml" if config is None else config, overrides)
 
 
 @dataclass
@@ -77,10 +88,3 @@ class _DataSection:
     """The one section of a configuration that matters here."""
 
     dataset: object = slot(datasets)
-
-
-def _read_data(path: Path, overrides: list[str]) -> SceneData:
-    config = read(path, overrides)
-    config = decided(config, {key: STAND_INS[key] for key in automatic_keys(config)})
-    resolve(config)
-    return SceneData(datasets.make(parse(_DataSection, {"dataset": config.get("dataset")}).dataset))

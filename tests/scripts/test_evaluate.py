@@ -168,8 +168,10 @@ def write_bad_files(folder: Path) -> None:
         (["box.ply", "--truth", "box.ply", "--cull", "7"], "--cull has no effect without --dtu DIR"),
         (["box.ply", "--dtu", "dtu", "--scan", "7", "--cull", "-1"], "--cull -1: expected 0 pixels or more"),
         (["box.ply", "--dtu", "dtu", "--scan", "7"], "stl007_total.ply does not exist; unpack Points.zip"),
-        (["box.ply", "--truth", "box.ply", "a=1"], "a=1 has no effect without --config YAML"),
-        (["box.ply", "--truth", "box.ply", "--config", "none.yaml"], "none.yaml: no such configuration file"),
+        (["box.ply", "--depth", "test", "a=1"], "a=1 has no effect without --config YAML"),
+        (["box.ply", "--truth", "box.ply", "a=1"], "a=1 has no effect: no data set is needed"),
+        (["box.ply", "--truth", "box.ply", "--config", "a.yaml"], "--config has no effect: no data set is needed"),
+        (["box.ply", "--depth", "test", "--config", "none.yaml"], "none.yaml: no such configuration file"),
         (["box.ply", "--thruth", "box.ply"], "unknown option --thruth (did you mean '--truth'?)"),
     ],
 )
