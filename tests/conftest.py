@@ -14,6 +14,16 @@ _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 install_import_hook(["datasets", "models", "systems", "utils"], _CHECKER)
 
 
+@pytest.fixture
+def few_points(monkeypatch):
+    """Whole runs are tested, not how well their meshes are measured, which would take most of the time."""
+    from datasets import knot
+    from systems import geometry_error
+
+    monkeypatch.setattr(geometry_error, "N_POINTS", 1000)
+    monkeypatch.setattr(knot, "N_CANDIDATES", 1000)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_was_said_before():
     """Notices are said once per process; each test is to hear its own."""

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 import launch
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("few_points")
 PLUGIN = ROOT / "tests" / "tiny.py"
 CONFIG = """
 name: tiny

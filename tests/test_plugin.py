@@ -13,6 +13,8 @@ from models import renderers
 from models.fields.implicit import Sizes
 from utils.types import RayPoints
 
+pytestmark = pytest.mark.usefixtures("few_points")
+
 PLUGIN = '''
 from dataclasses import dataclass
 

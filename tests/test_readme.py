@@ -13,6 +13,7 @@ from utils.schedule import Schedule
 from utils.types import Rendered, Target
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("few_points")
 README = (ROOT / "README.md").read_text()
 
 

@@ -23,6 +23,7 @@ from utils.config import parse, read, resolve
 from utils.run_directory import add_run_keys
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("few_points")
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 TINY_DATA = {"name": "synthetic", "n_train_views": 6, "n_test_views": 2, "size": 24, "samples_per_pixel": 4}
 MOVED = ("dataset.name=moved-data",)
