@@ -89,7 +89,7 @@ class Capture:
         if train.time is not None:
             first, last = train.time[is_first].aminmax()
             time = torch.linspace(first.item(), last.item(), len(poses))
-        path = path_views(poses, cameras)
+        path = path_views(poses, cameras, config.test_traj_size)
         return replace(path, scene=scene, scene_names=train.scene_names, time=time, to_dataset=train.to_dataset)
 
     def _place_rows(self, rows: tuple[int, ...]) -> Views:

@@ -25,6 +25,8 @@ class SplitConfig:
     """Hold out every so-manieth photograph, from the first on, for validation and test; null trains on all."""
     n_test_traj_steps: int = 120
     """Frames of the camera path."""
+    test_traj_size: int = 640
+    """Longest side of these frames, pixels; that of the first photograph where it is shorter."""
     test_trajectory: Trajectory = "auto"
     """Course of the camera path: circle, arc, spiral; auto is a circle where cameras stand all around, else an arc."""
 

@@ -64,12 +64,23 @@ def make_path(kind: Trajectory, poses: Float[Tensor, "V 3 4"], n_steps: int) -> 
     return _looking_inward(turn, elevation, distance, axes).float()
 
 
-def path_views(poses: Float[Tensor, "n 3 4"], like: Cameras) -> Views:
-    """A path as views without photographs, all with size and focal lengths of the first of `like`, undistorted.
+def path_views(poses: Float[Tensor, "n 3 4"], like: Cameras, longest_side: int) -> Views:
+    """A path as views without photographs, all with shape and field of view of the first of `like`, undistorted.
 
     The optical axis passes the middle of the image, even where that of a cropped photograph does not.
+
+    Args:
+        poses: of the frames.
+        like: at least one camera.
+        longest_side: of the images, pixels; they are not larger than that camera's.
+
+    Raises:
+        ConfigError: `longest_side` is not positive.
     """
-    n_frames = len(poses)
+    if longest_side < 1:
+        raise ConfigError(f"dataset.test_traj_size = {longest_side}; expected at least 1 pixel")
+    n_frames, share = len(poses), min(1.0, longest_side / int(like.size[0].max()))
+    like = like.resized((like.size * share).round().long().clamp_min(1))
     focal, size = (part[:1].repeat(n_frames, 1) for part in (like.focal, like.size))
     names = [f"path {frame:03d}" for frame in range(n_frames)]
     return Views(Cameras(poses, focal, size / 2, size), names, pixel_offsets(size), color=None)

@@ -106,9 +106,18 @@ def test_a_path_without_frames_is_an_error_that_names_the_key():
 def test_frames_of_a_path_have_the_lens_of_the_first_photograph_and_no_colours():
     sizes = torch.tensor([[6, 4], [10, 8]])
     like = Cameras(RING[:2], sizes.float() + 1, sizes / 3, sizes, distortion=torch.ones(2, 8))
-    views = path_views(make_path("circle", RING, 3), like)
+    views = path_views(make_path("circle", RING, 3), like, 640)
     assert len(views) == 3 and not views.is_real and not views.has_mask
     assert views.cameras.distortion is None
     assert views.cameras.focal.tolist() == [[7, 5]] * 3 and views.size(2) == (6, 4)
     assert views.cameras.center.tolist() == [[3, 2]] * 3
     assert views.image(2, torch.ones(3)).target.color.shape == (24, 3)
+
+
+def test_frames_of_large_photographs_are_smaller_with_the_same_field_of_view():
+    size = torch.tensor([[1000, 600]])
+    views = path_views(RING[:1], Cameras(RING[:1], torch.tensor([[900.0, 910]]), size / 2, size), 250)
+    assert views.size(0) == (250, 150)
+    assert views.cameras.focal.tolist() == [[225, 227.5]] and views.cameras.center.tolist() == [[125, 75]]
+    with pytest.raises(ConfigError, match="dataset.test_traj_size = 0; expected at least 1 pixel"):
+        path_views(RING[:1], Cameras(RING[:1], torch.tensor([[900.0, 910]]), size / 2, size), 0)
