@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.fields.isosurface import IsosurfaceConfig
 from models.ops.dispatch import Backend
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import Rays, Rendered
 
@@ -34,6 +35,11 @@ class ModelConfig:
     """Colour behind everything while training; `random` draws one a step. Evaluation is on white, or on black."""
     weights: str | None = None
     """State dict to start the model from."""
+
+    def __post_init__(self) -> None:
+        check_least(self, train_num_rays=1, ray_chunk=1)
+        if not self.radius > 0:
+            raise ConfigError(f"radius is {self.radius}; expected more than 0")
 
     @property
     def sees_background(self) -> bool:

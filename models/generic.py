@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from models import implicit_functions, models
 from models.fields.implicit import ImplicitFunction, Sizes
 from models.implicit import ImplicitConfig, ImplicitModel
-from utils.registry import ConfigError
+from utils.config import check_least
 
 
 @models.register("generic")
@@ -20,8 +20,7 @@ class Generic(ImplicitModel):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.num_passes < 1:
-                raise ConfigError(f"num_passes is {self.num_passes}; expected 1 or more")
+            check_least(self, num_passes=1)
 
     def make_functions(self, sizes: Sizes) -> Sequence[ImplicitFunction]:
         assert isinstance(self.config, Generic.Config)

@@ -21,7 +21,7 @@ from models.fields.nerf_mlp import NerfMLP
 from models.rendering.multipass import MultiPass
 from models.rendering.ray_samplers import Adaptive, RaySampler
 from models.rendering.renderer import Renderer
-from utils.config import slot
+from utils.config import check_least, slot
 from utils.registry import ConfigError
 from utils.types import Context, Rays, Rendered
 
@@ -51,6 +51,8 @@ class ImplicitConfig(ModelConfig):
     """One code per scene or moment that functions take beside positions; null for none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, render_features_dimensions=1)
         if self.pixel_sampling == "full-grid" and self.batch_image_sampling:
             raise ConfigError("pixel_sampling is 'full-grid', all pixels of one image; set batch_image_sampling=false")
 

@@ -119,6 +119,7 @@ class NeuS(Model):
         """How empty space is known in the background."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if (
                 isinstance(self.occupancy, SurfaceShell.Config)
                 and self.grid_prune_occ_thre != MarchingConfig.grid_prune_occ_thre

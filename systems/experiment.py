@@ -61,7 +61,7 @@ class Experiment:
     """Folder of parsed.yaml and raw.yaml."""
 
     def __post_init__(self) -> None:
-        taken = ("accelerator", "logger", "callbacks", "default_root_dir")
+        taken = ("accelerator", "logger", "callbacks", "default_root_dir", "inference_mode")
         self.trainer = check_arguments(pl.Trainer, self.trainer, "trainer", reserved=taken)
         self.checkpoint = check_arguments(ModelCheckpoint, self.checkpoint, "checkpoint", reserved=("dirpath",))
         if not {"max_steps", "max_epochs", "max_time"} & self.trainer.keys():

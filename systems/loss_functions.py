@@ -189,6 +189,10 @@ class LossSet:
             else:
                 words = [*known, *sorted(options)]
                 raise ConfigError(f"system.loss.{key}: unknown loss{nearest(key, words)}; known: {', '.join(words)}")
+        if not self._weights:
+            raise ConfigError(
+                "system.loss weighs no loss, so nothing would be learnt; add system.loss.lambda_rgb_mse=1.0"
+            )
         if _EARLIER in quantities and not any(name.startswith(_EARLIER) for name in self._weights):
             notice(
                 "no loss looks at the first of several passes, so a function that only this pass asks learns nothing; "
@@ -224,7 +228,7 @@ class LossSet:
         if missing == {"mask"}:
             notice(f"{key} has no effect: the data set has no masks")
         elif missing:
-            remedies = "; ".join(_REMEDIES.get(quantity, f"no part makes '{quantity}'") for quantity in sorted(missing))
+            remedies = "; ".join(_remedy(quantity) for quantity in sorted(missing))
             raise ConfigError(f"{key} is not 0, but nothing gives it what it compares: {remedies}")
         else:
             self._weights[name] = schedule
@@ -239,12 +243,20 @@ _REMEDIES = {
     "background": "set model.learned_background=true, or the weight to 0",
     "probes": "set model.num_probes to a number of points, or the weight to 0",
     "sdf": "choose model.name=neus, or set the weight to 0",
-    "gradient": "choose model.name=neus, or set the weight to 0",
+    "gradient": "choose model.name=neus or model.renderer.name=sdf, or set the weight to 0",
+    "weights": "set model.renderer.return_weights=true, or the weight to 0",
     "true depth": "the data set has no depth maps; set the weight to 0",
     "density_grid": "choose model.implicit_function.name=voxel-grid, or set the weight to 0",
     "code_norm": "set model.global_encoder.name=sequence-autodecoder, or the weight to 0",
-    _EARLIER: "the model has a single pass; set model.num_passes=2, or the weight to 0",
 }
+
+
+def _remedy(quantity: str) -> str:
+    """What to do about a quantity that is missing."""
+    if quantity.startswith(_EARLIER):
+        n = quantity.count(_EARLIER) + 1
+        return f"that is a loss of models with {n} passes or more; set model.num_passes={n}, or the weight to 0"
+    return _REMEDIES.get(quantity, f"no part makes '{quantity}'")
 
 
 def _plain(key: str) -> str:

@@ -26,7 +26,9 @@ def make_trainer(experiment: Experiment, gpu: str | None, runs_dir: Path | None 
     Raises:
         ConfigError: a device that is not there, or options that Lightning refuses.
     """
-    options: dict[str, Any] = {"enable_model_summary": False} | _device(gpu) | experiment.trainer
+    # Without gradients, but not in inference mode: normals of a traced surface are gradients, in a test, too.
+    options: dict[str, Any] = {"enable_model_summary": False, "inference_mode": False}
+    options |= _device(gpu) | experiment.trainer
     options["precision"] = _precision(options.get("precision"), options["accelerator"])
     callbacks: list[Callback] = [ProgressLine()] if options.get("enable_progress_bar", True) else []
     if runs_dir is None:

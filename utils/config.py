@@ -45,6 +45,22 @@ def slot(registry: Registry, default: Any = MISSING) -> Any:
     return field(default_factory=default, metadata=metadata)
 
 
+def check_least(config: Any, **least: float) -> None:
+    """Checks that options are as large as they have to be; lists, in every item.
+
+    Args:
+        config: an instance of a schema.
+        **least: smallest value of each option.
+
+    Raises:
+        ConfigError: one is smaller, or no number.
+    """
+    for key, smallest in least.items():
+        value = getattr(config, key)
+        if not all(item >= smallest for item in (value if isinstance(value, list) else [value])):
+            raise ConfigError(f"{key} is {value}; expected {smallest} or more")
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration in a YAML file, with `key=value` overrides applied and every interpolation resolved.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models import global_encoders
 from models.conditioning.encoder import GlobalEncoder
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import Rays
 
@@ -36,9 +37,7 @@ class SequenceAutodecoder(GlobalEncoder):
         """Whether all sequences share one code."""
 
         def __post_init__(self) -> None:
-            for key in ("encoding_dim", "n_instances"):
-                if getattr(self, key) < 1:
-                    raise ConfigError(f"{key} is {getattr(self, key)}; expected 1 or more")
+            check_least(self, encoding_dim=1, n_instances=1, init_scale=0)
 
     has_norm = True
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from models import global_encoders
 from models.conditioning.encoder import GlobalEncoder
 from models.fields.harmonics import HarmonicEmbedding
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import Rays
 
@@ -26,6 +27,7 @@ class HarmonicTime(GlobalEncoder):
         """What times are divided by, in the data set's unit."""
 
         def __post_init__(self) -> None:
+            check_least(self, n_harmonic_functions=0)
             if self.n_harmonic_functions < 1 and not self.append_input:
                 raise ConfigError(
                     "n_harmonic_functions is 0 and append_input is false, which leaves no code; raise one"

@@ -13,6 +13,7 @@ from models import implicit_functions
 from models.fields.harmonics import HarmonicEmbedding
 from models.fields.implicit import DistanceFunction, Sizes
 from models.fields.isosurface import IsosurfaceConfig
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import Context
 
@@ -46,8 +47,9 @@ class IdrField(DistanceFunction):
         """Marching cubes options; null for a field that is never meshed."""
 
         def __post_init__(self) -> None:
-            if not self.dims or min(self.dims) < 1:
-                raise ConfigError(f"dims is {self.dims}; expected the width of one hidden layer or more")
+            check_least(self, dims=1, n_harmonic_functions_xyz=0)
+            if not self.dims:
+                raise ConfigError("dims is []; expected the width of one hidden layer or more")
             wrong = [layer for layer in self.skip_in if not 0 < layer <= len(self.dims)]
             if wrong:
                 raise ConfigError(
@@ -57,8 +59,6 @@ class IdrField(DistanceFunction):
                 raise ConfigError(f"bias is {self.bias}; expected a radius of more than 0")
             if not self.geometric_init and self.bias != type(self).bias:
                 raise ConfigError("bias has no effect without geometric_init; remove it")
-            if self.n_harmonic_functions_xyz < 0:
-                raise ConfigError(f"n_harmonic_functions_xyz is {self.n_harmonic_functions_xyz}; expected 0 or more")
 
     def __init__(self, config: "IdrField.Config", sizes: Sizes):
         super().__init__()

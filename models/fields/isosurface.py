@@ -4,6 +4,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
+from utils.config import check_least
 from utils.registry import ConfigError
 
 Method = Literal["mc", "mc-torch", "skimage"]
@@ -24,9 +25,7 @@ class IsosurfaceConfig:
     """Value of the field on the surface: a density, or a signed distance in world units."""
 
     def __post_init__(self) -> None:
-        for key, least in (("resolution", 2), ("chunk", 1)):
-            if getattr(self, key) < least:
-                raise ConfigError(f"{key} is {getattr(self, key)}; expected at least {least}")
+        check_least(self, resolution=2, chunk=1)
         if self.method == "mc-torch" and not importlib.util.find_spec("torchmcubes"):
             raise ConfigError(
                 "method is mc-torch, but torchmcubes is not installed; set it to mc, which gives the same surface, or "

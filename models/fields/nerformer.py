@@ -9,7 +9,7 @@ from torch import Tensor
 from models import implicit_functions
 from models.fields.implicit import FieldOutput, RadianceFunction, Sizes
 from models.fields.point_embedding import PointEmbedding
-from models.fields.radiance_heads import RadianceHeads
+from models.fields.radiance_heads import RadianceConfig, RadianceHeads
 from models.fields.transformer import N_HEADS, ViewRayTransformer
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays
@@ -24,35 +24,23 @@ class NeRFormer(RadianceFunction):
     """
 
     @dataclass
-    class Config:
-        n_harmonic_functions_xyz: int = 10
-        """Frequencies of positions."""
-        n_harmonic_functions_dir: int = 4
-        """Frequencies of directions."""
+    class Config(RadianceConfig):
         n_hidden_neurons_xyz: int = 80
         """Width of the transformer."""
-        n_hidden_neurons_dir: int = 128
-        """Width of the hidden layer of the colour."""
         n_layers_xyz: int = 2
         """Layers of the transformer, each over views and over points."""
         append_xyz: list[int] = field(default_factory=lambda: [1])
         """Layers of the transformer, counted from 0, that see its input again."""
-        input_xyz: bool = True
-        """Whether the transformer sees positions."""
-        use_integrated_positional_encoding: bool = False
-        """Whether harmonics are averaged over the cone of the pixel (Barron et al. 2021, mip-NeRF, sec. 3.1)."""
         transformer_dim_down_factor: float = 2.0
         """How much narrower each layer is than the one before it."""
 
         def __post_init__(self) -> None:
-            wrong = [layer for layer in self.append_xyz if not 0 < layer < self.n_layers_xyz]
-            if wrong:
+            super().__post_init__()
+            if self.transformer_dim_down_factor <= 0:
                 raise ConfigError(
-                    f"append_xyz is {self.append_xyz}; expected layers from 1 to {self.n_layers_xyz - 1} "
-                    "(n_layers_xyz - 1)"
+                    f"transformer_dim_down_factor is {self.transformer_dim_down_factor}; expected more than 0"
                 )
-            wrong = [width for width in self.widths if width < N_HEADS or width % N_HEADS]
-            if wrong:
+            if any(width < N_HEADS or width % N_HEADS for width in self.widths):
                 raise ConfigError(
                     f"n_hidden_neurons_xyz {self.n_hidden_neurons_xyz} and transformer_dim_down_factor "
                     f"{self.transformer_dim_down_factor} make layers of widths {self.widths}; expected multiples of "
@@ -70,17 +58,9 @@ class NeRFormer(RadianceFunction):
         self.config = config
         self.position = PointEmbedding(config.n_harmonic_functions_xyz, config.use_integrated_positional_encoding)
         self.n_position = self.position.n_outputs * config.input_xyz
-        n_inputs = self.n_position + sizes.n_pooled + sizes.n_code
-        if n_inputs == 0:
-            raise ConfigError(
-                "model.implicit_function.input_xyz is false, so that the network sees nothing; set it to true or give "
-                "model.global_encoder"
-            )
-        width = config.n_hidden_neurons_xyz
-        self.trunk = ViewRayTransformer(config.widths, width, n_inputs, config.append_xyz)
-        self.heads = RadianceHeads(
-            width, config.n_hidden_neurons_dir, config.n_harmonic_functions_dir, sizes.n_channels
-        )
+        n_inputs = config.n_inputs(self.position.n_outputs, sizes)
+        self.trunk = ViewRayTransformer(config.widths, config.n_hidden_neurons_xyz, n_inputs, config.append_xyz)
+        self.heads = RadianceHeads(config, sizes.n_channels)
 
     def forward(
         self,

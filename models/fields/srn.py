@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models import implicit_functions
 from models.fields.harmonics import HarmonicEmbedding
 from models.fields.implicit import LatentFunction, Sizes
+from utils.config import check_least
 from utils.types import Context, RayPoints, Rays
 
 
@@ -29,6 +30,9 @@ class PixelConfig:
     n_layers: int = 2
     """Layers between the first and the last."""
 
+    def __post_init__(self) -> None:
+        check_least(self, n_harmonic_functions=0, n_hidden_units=1, n_hidden_units_color=1, n_layers=0)
+
 
 @dataclass
 class RaymarchConfig:
@@ -42,6 +46,9 @@ class RaymarchConfig:
     """Layers between the first and the last."""
     out_features: int = 256
     """Length of the feature."""
+
+    def __post_init__(self) -> None:
+        check_least(self, n_harmonic_functions=0, n_hidden_units=1, n_layers=0, out_features=1)
 
 
 @implicit_functions.register("srn")

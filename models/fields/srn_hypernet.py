@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from models import implicit_functions
 from models.fields.harmonics import HarmonicEmbedding
 from models.fields.implicit import LatentFunction, Sizes
-from models.fields.srn import PixelConfig, PixelGenerator, linear, perceptron
+from models.fields.srn import PixelConfig, PixelGenerator, RaymarchConfig, linear, perceptron
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays
 
@@ -22,21 +23,17 @@ Network = tuple[tuple[Float[Tensor, "_ _"], Float[Tensor, "_"]], ...]
 
 
 @dataclass
-class HypernetConfig:
-    """Options of the predicted network and of those that predict its layers."""
+class HypernetConfig(RaymarchConfig):
+    """Options of the predicted network, and of those that predict its layers."""
 
-    n_harmonic_functions: int = 3
-    """Frequencies of positions; 0 for the position itself."""
-    n_hidden_units: int = 256
-    """Width of the predicted layers."""
-    n_layers: int = 2
-    """Predicted layers between the first and the last."""
     n_hidden_units_hypernet: int = 256
     """Width of the networks that predict."""
     n_layers_hypernet: int = 1
     """Their layers between the first and the last."""
-    out_features: int = 256
-    """Length of the feature."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, n_hidden_units_hypernet=1, n_layers_hypernet=0)
 
 
 @implicit_functions.register("srn-hypernet")

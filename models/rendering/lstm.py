@@ -11,6 +11,7 @@ from models import renderers
 from models.fields.implicit import ImplicitFunction, LatentFunction, Sizes
 from models.rendering.background import Background
 from models.rendering.renderer import Renderer
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays, Rendered
 
@@ -45,8 +46,7 @@ class LSTMRenderer(Renderer):
         """Colour behind everything, one number or one per channel; null shows the backdrop of the ray."""
 
         def __post_init__(self) -> None:
-            if self.num_raymarch_steps < 1:
-                raise ConfigError(f"num_raymarch_steps is {self.num_raymarch_steps}; expected 1 or more")
+            check_least(self, num_raymarch_steps=1, init_depth_noise_std=0, hidden_size=1, n_feature_channels=1)
 
     asks = LatentFunction
 

@@ -11,7 +11,7 @@ from models.fields.implicit import ImplicitFunction, RadianceFunction, Sizes
 from models.rendering.raymarchers import EmissionAbsorption, RayMarcher
 from models.rendering.refinement import refine
 from models.rendering.renderer import Renderer
-from utils.config import slot
+from utils.config import check_least, slot
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays, Rendered
 
@@ -43,6 +43,12 @@ class MultiPass(Renderer):
         sample_pdf_eps: float = 1e-5
         """Added to each weight before points are drawn by them."""
 
+        def __post_init__(self) -> None:
+            check_least(self, n_pts_per_ray_fine_training=1, n_pts_per_ray_fine_evaluation=1)
+            check_least(self, density_noise_std_train=0)
+            if self.sample_pdf_eps <= 0:
+                raise ConfigError(f"sample_pdf_eps is {self.sample_pdf_eps}; expected more than 0")
+
     asks = RadianceFunction
     max_passes = None
 
@@ -68,12 +74,12 @@ class MultiPass(Renderer):
             if weights is not None:
                 points = self._refined(points, weights)
             seen, weights = self.raymarcher(rays, points, function(rays, points, context), noise)
+            if config.return_weights:
+                seen.samples, seen.weights = points.samples(), weights.flatten()
             if rendered is not None:
                 seen.coarse, seen.n_samples = rendered, seen.n_samples + rendered.n_samples
             rendered = seen
-        assert rendered is not None and weights is not None
-        if config.return_weights:
-            rendered.samples, rendered.weights = points.samples(), weights.flatten()
+        assert rendered is not None
         return rendered
 
     def surface_color(

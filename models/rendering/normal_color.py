@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from models.fields.activations import get_activation
 from models.fields.harmonics import HarmonicEmbedding
 from models.fields.implicit import Sizes
+from utils.config import check_least
 from utils.registry import ConfigError
 
 
@@ -36,10 +37,7 @@ class NormalColor(nn.Module):
         """Activation of the colour; the published one is tanh."""
 
         def __post_init__(self) -> None:
-            if min(self.dims, default=1) < 1:
-                raise ConfigError(f"dims is {self.dims}; expected widths of 1 or more")
-            if self.n_harmonic_functions_dir < 0:
-                raise ConfigError(f"n_harmonic_functions_dir is {self.n_harmonic_functions_dir}; expected 0 or more")
+            check_least(self, dims=1, n_harmonic_functions_dir=0)
             if self.mode == "no_view_dir" and self.n_harmonic_functions_dir > 0:
                 raise ConfigError("n_harmonic_functions_dir has no effect with mode=no_view_dir; remove it")
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models import ray_samplers
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import RayPoints, Rays
 
@@ -31,9 +32,7 @@ class SamplerConfig:
     """Whether points have the extent of the pixel's cone, which integrated positional encoding needs."""
 
     def __post_init__(self) -> None:
-        for key in ("n_pts_per_ray_training", "n_pts_per_ray_evaluation"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"{key} is {getattr(self, key)}; expected 0 or more")
+        check_least(self, n_pts_per_ray_training=0, n_pts_per_ray_evaluation=0)
 
 
 class RaySampler(nn.Module, ABC):
@@ -73,6 +72,11 @@ class NearFar(RaySampler):
         """Distance of the first point, world units."""
         max_depth: float = 8.0
         """Distance of the last point, world units."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.max_depth < self.min_depth:
+                raise ConfigError(f"max_depth is {self.max_depth}; expected min_depth = {self.min_depth} or more")
 
     def __init__(self, config: "NearFar.Config", radius: float):
         super().__init__(config, radius)

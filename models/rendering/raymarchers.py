@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models import raymarchers
 from models.fields.implicit import FieldOutput, Sizes
 from models.rendering.background import Background
-from utils.registry import ConfigError
+from utils.config import check_least
 from utils.types import RayPoints, Rays, Rendered
 
 
@@ -41,8 +41,7 @@ class MarcherConfig:
     """Whether the accumulated colour is multiplied by the opacity once more."""
 
     def __post_init__(self) -> None:
-        if self.surface_thickness < 1:
-            raise ConfigError(f"surface_thickness is {self.surface_thickness}; expected 1 point or more")
+        check_least(self, surface_thickness=1, background_opacity=0)
 
 
 class RayMarcher(nn.Module, ABC):

@@ -13,6 +13,7 @@ from models.rendering.background import Background
 from models.rendering.normal_color import NormalColor
 from models.rendering.renderer import Renderer
 from models.rendering.sphere_tracing import SphereTracer
+from utils.config import check_least
 from utils.geometry import unit
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays, Rendered
@@ -40,6 +41,9 @@ class SdfRenderer(Renderer):
         """Colour behind everything, one number or one per channel; null shows the backdrop of the ray."""
         soft_mask_alpha: float = 50.0
         """Sharpness of the opacity beside the surface, inverse world units."""
+
+        def __post_init__(self) -> None:
+            check_least(self, soft_mask_alpha=0)
 
     asks = DistanceFunction
     needs_mask = True

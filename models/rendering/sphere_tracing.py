@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from utils.config import check_least
 from utils.registry import ConfigError
 from utils.types import Rays, Record
 
@@ -55,10 +56,9 @@ class SphereTracer:
         """Steps of the secant method."""
 
         def __post_init__(self) -> None:
-            least = {"line_step_iters": 0, "sphere_tracing_iters": 0, "n_steps": 2, "n_secant_steps": 0}
-            for key, value in least.items():
-                if getattr(self, key) < value:
-                    raise ConfigError(f"{key} is {getattr(self, key)}; expected {value} or more")
+            check_least(self, sdf_threshold=0, line_step_iters=0, sphere_tracing_iters=0, n_steps=2, n_secant_steps=0)
+            if not 0 <= self.line_search_step < 1:
+                raise ConfigError(f"line_search_step is {self.line_search_step}; expected a share in [0, 1)")
 
     def __init__(self, config: "SphereTracer.Config", radius: float):
         self.config, self.radius = config, radius

@@ -180,6 +180,8 @@ def test_weights_are_there_on_request():
     rendered = model.train()(rays_of(5))
     assert rendered.samples is not None and rendered.weights is not None
     assert len(rendered.samples) == len(rendered.weights) == 5 * (8 + 64)
+    # Losses of earlier passes ask for them, too.
+    assert len(rendered.coarse.samples) == len(rendered.coarse.weights) == 5 * 8
     total = torch.zeros(5).index_add(0, rendered.samples.ray, rendered.weights)
     # Emission and absorption: weights add up to the opacity.
     torch.testing.assert_close(total, rendered.opacity)
@@ -268,7 +270,24 @@ def test_a_renderer_refuses_functions_that_it_cannot_ask(monkeypatch):
         ({"pixel_sampling": "full-grid"}, "batch_image_sampling=false"),
         ({"implicit_function": {"name": "nerf-mlp", "append_xyz": [8]}}, "append_xyz is \\[8\\]"),
         ({"implicit_function": {"name": "nerf-mlp", "input_xyz": False}}, "input_xyz is false"),
+        ({"implicit_function": {"name": "nerf-mlp", "n_layers_xyz": 0}}, "n_layers_xyz is 0; expected 1 or more"),
+        ({"implicit_function": SMALL | {"n_hidden_neurons_dir": 0}}, "n_hidden_neurons_dir is 0; expected 1"),
+        ({"implicit_function": SMALL | {"n_harmonic_functions_xyz": -1}}, "n_harmonic_functions_xyz is -1"),
+        ({"implicit_function": SMALL | {"input_xyz": False, "use_integrated_positional_encoding": True}}, "remove one"),
+        ({"render_features_dimensions": 0}, "render_features_dimensions is 0; expected 1 or more"),
+        ({"train_num_rays": 0}, "train_num_rays is 0; expected 1 or more"),
+        ({"ray_chunk": 0}, "ray_chunk is 0; expected 1 or more"),
+        ({"radius": 0.0}, "radius is 0.0; expected more than 0"),
         ({"ray_sampler": {"name": "adaptive", "scene_extent": -1.0}}, "scene_extent is -1"),
+        ({"ray_sampler": {"name": "near-far", "min_depth": 5.0, "max_depth": 1.0}}, "max_depth is 1.0; expected"),
+        ({"renderer": {"name": "multipass-ea", "n_pts_per_ray_fine_training": -1}}, "fine_training is -1; expected 1"),
+        ({"renderer": {"name": "multipass-ea", "sample_pdf_eps": 0.0}}, "sample_pdf_eps is 0.0; expected more than 0"),
+        (
+            {"renderer": {"name": "multipass-ea", "raymarcher": {"name": "cumsum", "surface_thickness": 0}}},
+            "surface_thickness is 0; expected 1 or more",
+        ),
+        ({"renderer": {"name": "lstm", "hidden_size": 0}}, "hidden_size is 0; expected 1 or more"),
+        ({"renderer": {"name": "sdf", "ray_tracer": {"line_search_step": 2.0}}}, "line_search_step is 2.0; expected"),
         (
             {"renderer": {"name": "multipass-ea", "raymarcher": {"name": "cumsum", "bg_color": [0, 1]}}},
             "bg_color has 2",
@@ -388,8 +407,11 @@ def test_a_density_is_exported_in_its_colours(tmp_path):
     ball = Ball(density=10.0)
     ball.isosurface = IsosurfaceConfig(resolution=32, threshold=2.0)
     model.functions[0] = ball
-    mesh, paths, _ = export_surface(model, ExportConfig(texture_size=0), tmp_path, "it0")
+    exported = export_surface(model, ExportConfig(texture_size=0), tmp_path, "it0")
+    assert exported is not None
+    mesh, paths = exported.full, exported.paths
     # 10 (1 - r) = 2; linear interpolation in cells of 2.6 / 32.
     torch.testing.assert_close(mesh.vertices.norm(dim=-1), torch.full((len(mesh.vertices),), 0.8), atol=2e-3, rtol=0)
     torch.testing.assert_close(mesh.colors, 0.5 + 0.5 * mesh.vertices, atol=1e-5, rtol=0)
-    assert [path.name for path in paths] == ["it0-mc32.obj"] and paths[0].is_file()
+    assert [path.name for path in paths] == ["it0-mc32.obj", "it0-mc32.ply"]
+    assert all(path.is_file() for path in paths)

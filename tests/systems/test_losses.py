@@ -81,8 +81,15 @@ def test_losses_without_samples_are_zero_and_finite():
 
 
 def test_a_weight_of_zero_costs_nothing():
-    report = LossSet({"lambda_rgb_mse": Schedule.constant(0.0)}, NEUS)(rendered(), target(), 0, 0)
+    weights = {"lambda_rgb_mse": Schedule.constant(0.0), "lambda_eikonal": Schedule.parse([10, 0.0, 1.0, 20])}
+    report = LossSet(weights, NEUS)(rendered(), target(), 0, 0)
     assert report.total.item() == 0 and not report.terms
+
+
+@pytest.mark.parametrize("weights", [{}, {"lambda_rgb_mse": 0.0}])
+def test_without_any_loss_there_is_nothing_to_learn(weights):
+    with pytest.raises(ConfigError, match="system.loss weighs no loss.*add system.loss.lambda_rgb_mse"):
+        LossSet({name: Schedule.constant(weight) for name, weight in weights.items()}, NEUS)
 
 
 def test_weights_follow_their_schedule():
@@ -103,8 +110,8 @@ def test_a_loss_without_its_quantity_is_refused_with_a_remedy(name):
 
 
 def test_a_mask_loss_without_masks_is_a_notice(caplog):
-    losses = LossSet({"lambda_mask": Schedule.constant(0.1)}, NEUS - {"mask"})
-    assert losses(rendered(), target(), 0, 0).terms == {}
+    weights = {"lambda_mask": Schedule.constant(0.1), "lambda_rgb_mse": Schedule.constant(1.0)}
+    assert LossSet(weights, NEUS - {"mask"})(rendered(), target(), 0, 0).terms.keys() == {"rgb_mse"}
 
 
 def test_a_loss_of_an_earlier_pass_looks_at_what_that_pass_saw():
@@ -116,7 +123,7 @@ def test_a_loss_of_an_earlier_pass_looks_at_what_that_pass_saw():
     for name, expected in (("", 1.0), ("prev_stage_", 0.25), ("prev_stage_prev_stage_", 0.0)):
         report = LossSet({f"lambda_{name}rgb_mse": Schedule.constant(2.0)}, passes)(last, now, 0, 0)
         assert report.terms == {f"{name}rgb_mse": expected} and report.total == 2 * expected
-    with pytest.raises(ConfigError, match="lambda_prev_stage_rgb_mse is not 0.*single pass"):
+    with pytest.raises(ConfigError, match="lambda_prev_stage_rgb_mse is not 0.*set model.num_passes=2"):
         LossSet({"lambda_prev_stage_rgb_mse": Schedule.constant(1.0)}, NEUS)
     with pytest.raises(ConfigError, match="unknown loss.*did you mean 'lambda_rgb_mse'"):
         LossSet({"lambda_rgb_prev_stage_mse": Schedule.constant(1.0)}, passes)
