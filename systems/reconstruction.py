@@ -1,5 +1,6 @@
 """The one LightningModule: draws rays, trains, evaluates, logs and exports any model; it knows no method."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -281,8 +282,9 @@ class Reconstruction(pl.LightningModule):
 
     def _training(self) -> dict[str, Any]:
         minutes = self.train_seconds / 60
-        rate = int(self.n_samples_seen) / self.train_seconds if self.train_seconds else 0.0
-        return {"minutes": minutes, "samples_per_second": rate}
+        rates = {"samples_per_second": int(self.n_samples_seen), "steps_per_second": int(self.step.item())}
+        seconds = self.train_seconds or math.inf
+        return {"minutes": minutes} | {name: count / seconds for name, count in rates.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, int(self.n_samples_seen)

@@ -14,7 +14,7 @@ from datasets.synthetic import Synthetic, look_at_origin, spiral
 from datasets.views import Views, pixel_offsets
 from systems.pose_refinement import PoseRefinement, PoseRefinementConfig
 from tests.moved import rendered
-from tests.test_training import demo
+from tests.test_training import checkpoint, demo, run
 from utils.registry import ConfigError
 
 ANGLE, SHARE = 0.035, 0.02
@@ -160,3 +160,18 @@ def test_known_perturbations_are_recovered_and_kept(tmp_path, capsys):
     folder = demo(tmp_path, *words, "model.samples_per_step=2048", "trainer.max_steps=120")
     before, after = pixels_off(folder, options)
     assert before > 1.5 and after < 0.4 * before
+
+
+def test_refined_poses_go_with_the_checkpoint(tmp_path, capsys):
+    folder = demo(tmp_path, "system.pose_refinement.lr=1e-2", "trainer.max_steps=4", "export.texture_size=0")
+    last, cameras = folder / "ckpt/last.ckpt", folder / "save/cameras.json"
+    offsets, written = checkpoint(last)["state_dict"]["poses.offsets"], json.loads(cameras.read_text())
+    assert offsets.shape == (6, 6) and (offsets.norm(dim=-1) > 0).all()
+    words = ["--config", str(folder / "config/parsed.yaml"), "--resume", str(last)]
+    assert run(tmp_path, *words, "--predict") == 0
+    assert len(list(folder.glob("save/it4-predict/*.png"))) == 6
+    assert run(tmp_path, *words, "--train", "trainer.max_steps=6") == 0
+    assert not torch.equal(checkpoint(last)["state_dict"]["poses.offsets"], offsets)
+    again = json.loads(cameras.read_text())["frames"]
+    for before, after in zip(written["frames"], again, strict=True):
+        assert (before == after) == (before["split"] == "test")
