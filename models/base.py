@@ -182,6 +182,7 @@ def _pixels_only(rendered: Rendered) -> Rendered:
         gradient=None,
         laplacian=None,
         probes=None,
+        neighbors=None,
         sharpness=None,
         code_norm=None,
         density_grid=None,

@@ -4,14 +4,13 @@ Inside the box of half side `radius` light is stopped by the surface; what lies 
 `learned_background`, a second, contracted density field.
 """
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from models import geometries, models, occupancies, textures
+from models import geometries, models, occupancies, opacities, textures
 from models.base import MarchingConfig, Model, StepSize
 from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
@@ -21,68 +20,16 @@ from models.rendering.capacity import Capacity
 from models.rendering.composite import composite
 from models.rendering.marching import March, box_range, cone_angle, contributing, step_length, visible
 from models.rendering.occupancy import EMPTY, Everywhere, FieldView, MovingAverage, Occupancy, SurfaceShell
-from models.rendering.opacity import annealed_slope, density_alpha, neus_alpha
+from models.rendering.opacity import NeusOpacity, OpacityLaw, VolsdfOpacity, annealed_slope, density_alpha
+from models.rendering.variance import Variance, VarianceConfig
 from models.rendering.volume import render_density
 from utils.config import slot
 from utils.geometry import unit
 from utils.registry import ConfigError
-from utils.types import Probes, Rays, Rendered, Samples
+from utils.types import Neighbors, Probes, Rays, Rendered, Samples
 
 # Range and shortest interval of background rays, world units.
 NEAR_BACKGROUND, FAR_BACKGROUND, STEP_BACKGROUND = 0.1, 1e3, 0.01
-
-
-@dataclass
-class VarianceConfig:
-    """The width of the surface; `s = exp(10 v)` is its inverse."""
-
-    init_val: float = 0.3
-    """First value of v."""
-    modulate: bool = False
-    """Whether the growth of s is limited."""
-    mod_start_steps: int = 0
-    """Step from which it is."""
-    reach_max_steps: int = 0
-    """Step at which max_inv_s is allowed."""
-    max_inv_s: float = math.inf
-    """Largest s, inverse world units."""
-
-    def __post_init__(self) -> None:
-        if self.modulate and (self.reach_max_steps <= 0 or not math.isfinite(self.max_inv_s)):
-            raise ConfigError("modulate needs reach_max_steps and max_inv_s; give both, or set modulate to false")
-
-
-class Variance(nn.Module):
-    """The learnt sharpness of the surface, one number for the whole scene."""
-
-    limit_from: Tensor
-
-    def __init__(self, config: VarianceConfig):
-        super().__init__()
-        self.config = config
-        self.variance = nn.Parameter(torch.tensor(config.init_val))
-        # What s was when its modulation began; a buffer, so that a resumed run goes on from there.
-        self.register_buffer("limit_from", torch.exp(torch.tensor(10 * config.init_val)))
-        self.limit = math.inf
-        # The same on the host, read once: every look at a GPU waits for it.
-        self._limit_from: float | None = None
-        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "_limit_from", None))
-
-    def update(self, step: int) -> None:
-        config = self.config
-        if not config.modulate:
-            return
-        if step < config.mod_start_steps:
-            self.limit_from.copy_(torch.exp(10 * self.variance.detach()))
-            self.limit, self._limit_from = math.inf, None
-        else:
-            self._limit_from = start = self.limit_from.item() if self._limit_from is None else self._limit_from
-            grown = step / config.reach_max_steps * (config.max_inv_s - start) + start
-            self.limit = min(grown, config.max_inv_s)
-
-    def forward(self) -> Float[Tensor, ""]:
-        """s, inverse world units."""
-        return torch.exp(10 * self.variance).clamp(1e-6, min(self.limit, 1e6))
 
 
 @models.register("neus")
@@ -99,6 +46,8 @@ class NeuS(Model):
         """The signed distance field."""
         texture: object = slot(textures, default=VolumeRadiance.Config)
         """The colour."""
+        opacity: object = slot(opacities, default=NeusOpacity.Config)
+        """How distances become opacities."""
         occupancy: object = slot(occupancies, default=MovingAverage.Config)
         """How empty space is known."""
         adaptive_step: bool = False
@@ -107,6 +56,9 @@ class NeuS(Model):
         """Share of its ray's colour below which a sample is left out, told by a pass without gradients; 0 keeps all."""
         num_probes: int = 0
         """Random points of the box at which losses see the field too, so that empty space is supervised."""
+        num_neighbors: int = 0
+        """Samples, drawn at random, for which losses compare the normal with that of a neighbour, one
+        finite_difference_eps away in the tangent plane."""
         num_samples_per_ray_bg: int = 0
         """Intervals between the box and infinity."""
         grid_prune_occ_thre_bg: float = 0.01
@@ -128,6 +80,11 @@ class NeuS(Model):
                     "grid_prune_occ_thre has no effect with occupancy.name=sdf-shell, whose cells follow the distance; "
                     "remove it, or set occupancy.name to moving-average"
                 )
+            if isinstance(self.opacity, VolsdfOpacity.Config) and self.cos_anneal_end:
+                raise ConfigError(
+                    "cos_anneal_end has no effect with opacity.name=volsdf, which does not ask for angles; "
+                    "set it to 0, or opacity.name to neus"
+                )
             missing = self.geometry_bg is None or self.texture_bg is None or self.num_samples_per_ray_bg < 1
             if self.learned_background and missing:
                 raise ConfigError(
@@ -147,6 +104,7 @@ class NeuS(Model):
         extra = 3 if self.texture.uses_extras else 0
         source = f"model.geometry.feature_dim{' and the normal' if extra else ''}"
         check_width("model.texture", self.texture, self.geometry.n_features + extra, source)
+        self.opacity: OpacityLaw = opacities.make(config.opacity)
         self.variance = Variance(config.variance)
         self.occupancy: Occupancy = Everywhere(self.radius, "box")
         if config.grid_prune:
@@ -161,6 +119,7 @@ class NeuS(Model):
             | ({"laplacian"} if self.geometry.has_laplacian else set())
             | ({"background"} if config.learned_background else set())
             | ({"probes"} if config.num_probes else set())
+            | ({"neighbors"} if config.num_neighbors else set())
         )
         self.load_weights()
 
@@ -220,7 +179,9 @@ class NeuS(Model):
         if config.min_weight == 0:
             return samples
         sdf = self.geometry.sdf(samples.points(rays))
-        return self.kept.keep(samples, contributing(samples, sdf, self.variance(), config.min_weight, config.backend))
+        return self.kept.keep(
+            samples, contributing(samples, sdf, self.opacity, self.variance(), config.min_weight, config.backend)
+        )
 
     def _foreground(self, rays: Rays, samples: Samples) -> Rendered:
         """Colour premultiplied by opacity."""
@@ -233,7 +194,7 @@ class NeuS(Model):
         directions = rays.directions[samples.ray]
         sharpness = self.variance()
         slope = annealed_slope((directions * normal).sum(-1), self.progress)
-        alpha = neus_alpha(field.sdf[:n], slope, samples.width, sharpness, self.config.backend)
+        alpha = self.opacity(field.sdf[:n], slope, samples.width, sharpness, self.config.backend)
         color = self.texture(field.feature[:n], directions, normal)
         seen = composite(samples, alpha, color, *([] if self.training else [normal]), backend=self.config.backend)
         rendered = Rendered(seen.sums[0], seen.opacity, seen.depth, samples=samples, n_samples=samples.n_wanted)
@@ -245,7 +206,20 @@ class NeuS(Model):
         rendered.laplacian = None if field.laplacian is None else field.laplacian[:n]
         if len(probes):
             rendered.probes = Probes(field.sdf[n:], field.gradient[n:], self.occupancy.at(probes) == EMPTY)
+        if self.config.num_neighbors:
+            rendered.neighbors = self._neighbors(samples, points.detach(), normal.detach())
+        rendered.tap_share = self.geometry.tap_share
         return rendered
+
+    def _neighbors(self, samples: Samples, points: Float[Tensor, "N 3"], normal: Float[Tensor, "N 3"]) -> Neighbors:
+        """The field beside random samples, in random directions at right angles to their normals."""
+        n = self.config.num_neighbors if len(samples) else 0
+        # Padding follows the last sample; a ray batch without samples draws padding, which does not count.
+        row = (torch.rand(n, device=points.device) * samples.offsets[-1]).long()
+        tangent = unit(torch.linalg.cross(normal[row], torch.randn(n, 3, device=points.device)))
+        place = points[row] + self.geometry.tap_distance * tangent
+        gradient = self.geometry(place.clamp(-self.radius, self.radius)).gradient
+        return Neighbors(row, gradient, samples.is_sample[row])
 
     def _probe_points(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "P 3"]:
         n = self.config.num_probes if self.training else 0
@@ -255,7 +229,7 @@ class NeuS(Model):
         """Opacity of one step that meets the surface at a right angle."""
         sdf = self.geometry.sdf(points)
         slope, width = torch.full_like(sdf, -1.0), torch.ones_like(sdf) * self.march.step
-        return neus_alpha(sdf, slope, width, self.variance(), self.config.backend)
+        return self.opacity(sdf, slope, width, self.variance(), self.config.backend)
 
     def _make_background(self, config: "NeuS.Config") -> None:
         self.geometry_bg: VolumeDensity = geometries.make(config.geometry_bg, "sphere")

@@ -27,7 +27,7 @@ from utils.registry import Registry  # noqa: E402
 from utils.schedule import Schedule  # noqa: E402
 
 _ORDER = [
-    *("data set", "model", "geometry", "texture", "encoding", "network", "occupancy"),
+    *("data set", "model", "geometry", "texture", "encoding", "network", "occupancy", "opacity law"),
     *("implicit function", "ray sampler", "renderer", "ray marcher", "global encoder"),
     *("system", "loss", "metric", "geometry metric"),
 ]

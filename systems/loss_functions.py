@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models import ops
 from systems import losses
-from utils.geometry import length
+from utils.geometry import length, unit
 from utils.notice import notice
 from utils.registry import ConfigError, nearest
 from utils.schedule import Schedule
@@ -117,10 +117,37 @@ def sparsity(rendered: Rendered, target: Target, sparsity_scale: float = 1.0) ->
 
 
 @loss("curvature", "laplacian")
-def curvature(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
-    """Mean absolute Laplacian (Li et al. 2023, Neuralangelo, eq. 9)."""
+def curvature(rendered: Rendered, target: Target, curvature_decay: float = 0.0) -> Float[Tensor, ""]:
+    """Mean absolute Laplacian (Li et al. 2023, Neuralangelo, eq. 9).
+
+    With `curvature_decay: 1` the term shrinks in proportion to the step of progressive finite differences, as the
+    paper's weight does; a schedule of the weight warms it up.
+
+    Raises:
+        ValueError: it shall shrink with a step that does not.
+    """
     assert rendered.laplacian is not None and rendered.samples is not None
-    return rendered.samples.mean(rendered.laplacian.abs())
+    term = rendered.samples.mean(rendered.laplacian.abs())
+    if curvature_decay == 0:
+        return term
+    if rendered.tap_share is None:
+        raise ValueError(
+            f"system.loss.curvature_decay is {curvature_decay:g}, but finite differences keep their step; set "
+            "model.geometry.finite_difference_eps=progressive, or curvature_decay to 0"
+        )
+    return term * rendered.tap_share**curvature_decay
+
+
+@loss("tangent_curvature", "gradient", "neighbors")
+def tangent_curvature(rendered: Rendered, target: Target) -> Float[Tensor, ""]:
+    """Mean of (1 - cos)^2 of the angle between the normals at a sample and beside it in its tangent plane.
+
+    The curvature loss of PermutoSDF (Rosu and Behnke 2023): one more normal instead of six taps.
+    """
+    assert rendered.gradient is not None and rendered.neighbors is not None
+    neighbors = rendered.neighbors
+    cosine = (unit(rendered.gradient[neighbors.sample]) * unit(neighbors.gradient)).sum(-1)
+    return _mean((1 - cosine).square() * neighbors.is_sample)
 
 
 @loss("empty", "probes")
@@ -242,6 +269,7 @@ _REMEDIES = {
     "laplacian": "set model.geometry.grad_type=finite_difference, or the weight to 0",
     "background": "set model.learned_background=true, or the weight to 0",
     "probes": "set model.num_probes to a number of points, or the weight to 0",
+    "neighbors": "set model.num_neighbors to a number of samples, or the weight to 0",
     "sdf": "choose model.name=neus, or set the weight to 0",
     "gradient": "choose model.name=neus or model.renderer.name=sdf, or set the weight to 0",
     "weights": "set model.renderer.return_weights=true, or the weight to 0",

@@ -1,5 +1,6 @@
 """The one LightningModule: draws rays, trains, evaluates, logs and exports any model; it knows no method."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from systems.loss_functions import LossReport, LossSet
 from systems.mesh_scores import mesh_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
+from systems.pose_refinement import PoseRefinement, PoseRefinementConfig
 from utils.callbacks import ProgressLine
 from utils.late_counts import LateCounts
 from utils.notice import notice
@@ -70,6 +72,8 @@ class Reconstruction(pl.LightningModule):
         """A number for interpolations: the length of a warm-up."""
         constant_steps: int = 0
         """A number for interpolations: the length of a constant phase."""
+        pose_refinement: PoseRefinementConfig | None = None
+        """How training cameras are refined; null keeps them. Those of held-out views are never touched."""
 
     step: Tensor
 
@@ -78,6 +82,7 @@ class Reconstruction(pl.LightningModule):
         self.config, self.experiment = config, experiment
         reseed(experiment.seed)
         self.model: Model = models.make(experiment.model)
+        self.poses = None if config.pose_refinement is None else PoseRefinement(config.pose_refinement)
         size = self.model.step_size
         self.budget = RayBudget(size.n_rays, size.limit, size.n_samples, size.is_dynamic)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -90,7 +95,16 @@ class Reconstruction(pl.LightningModule):
         self._scores: Scores = {}
 
     def configure_optimizers(self) -> Any:
-        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model)
+        learnt = {} if self.poses is None else {"pose_refinement": (self.poses, self.poses.config.lr)}
+        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model, learnt)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.poses is not None:
+            self.poses.attach(self.trainer.datamodule.views("train"))  # type: ignore[attr-defined]
+
+    def on_train_end(self) -> None:
+        if self.poses is not None and self.trainer.is_global_zero:
+            self._write_cameras("train")
 
     def on_train_start(self) -> None:
         views = self._views("train")
@@ -130,10 +144,13 @@ class Reconstruction(pl.LightningModule):
         self.step.fill_(self.global_step)
 
     def _draw_rays(self) -> RayBatch:
-        views, options = self._views("train"), self.model.config
+        views, options = self._views("train", refined=False), self.model.config
         one_image = not options.batch_image_sampling
         view, pixel = draw_pixels(views, self.budget.n_rays, one_image, options.pixel_sampling)
-        return views.draw(view, pixel, self._training_backdrop(len(view)))
+        drawn = views.draw(view, pixel, self._training_backdrop(len(view)))
+        if self.poses is not None:
+            drawn.rays = self.poses(drawn.rays, self.global_step)
+        return drawn
 
     def _training_backdrop(self, n: int) -> Float[Tensor, "n 3"]:
         name = self.model.config.background_color
@@ -247,7 +264,7 @@ class Reconstruction(pl.LightningModule):
         folder, stem = self._folder(), f"it{self.step.item()}"
         options = self.experiment.export
         shows_photographs = options.texture_source == "photographs" and options.texture_size > 0
-        views = data.views("train") if options.drop_unseen or shows_photographs else None
+        views = self._refined(data.views("train")) if options.drop_unseen or shows_photographs else None
         if shows_photographs:
             test = test or data.views("test")
         result = export_surface(self.model, options, folder, stem, self.to_dataset, views)
@@ -265,8 +282,9 @@ class Reconstruction(pl.LightningModule):
 
     def _training(self) -> dict[str, Any]:
         minutes = self.train_seconds / 60
-        rate = int(self.n_samples_seen) / self.train_seconds if self.train_seconds else 0.0
-        return {"minutes": minutes, "samples_per_second": rate}
+        rates = {"samples_per_second": int(self.n_samples_seen), "steps_per_second": int(self.step.item())}
+        seconds = self.train_seconds or math.inf
+        return {"minutes": minutes} | {name: count / seconds for name, count in rates.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_seconds"], checkpoint["n_samples_seen"] = self.train_seconds, int(self.n_samples_seen)
@@ -290,11 +308,18 @@ class Reconstruction(pl.LightningModule):
     def _late_counts(self) -> Iterator[tuple[str, LateCounts]]:
         return ((name, part) for name, part in self.named_modules() if isinstance(part, LateCounts))
 
-    def _views(self, split: str) -> Views:
+    def _views(self, split: str, refined: bool = True) -> Views:
         views: Views = self.trainer.datamodule.views(split)  # type: ignore[attr-defined]
         if views.scene_names is not None:
             self.model.know_scenes(views.scene_names)
-        return views
+        return self._refined(views) if refined and split == "train" else views
+
+    def _refined(self, views: Views) -> Views:
+        """Training views with the cameras that were learnt."""
+        if self.poses is None:
+            return views
+        self.poses.attach(views)
+        return self.poses.refined(views)
 
     def _folder(self) -> Path:
         return Path(self.experiment.save_dir)

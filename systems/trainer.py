@@ -71,7 +71,9 @@ def read_checkpoint(path: Path, system: pl.LightningModule, prefix: str = "") ->
     shapes = {name: tuple(value.shape) for name, value in system.state_dict().items() if name.startswith(prefix)}
     found = {name: tuple(value.shape) for name, value in saved.items() if name.startswith(prefix)}
     for name in [*shapes, *found]:
-        if shapes.get(name) != found.get(name):
+        # What has no rows yet gets as many as the checkpoint has.
+        is_open = name in found and shapes.get(name, ())[:1] == (0,)
+        if shapes.get(name) != found.get(name) and not is_open:
             here, there = (_shape(one.get(name)) for one in (shapes, found))
             raise ConfigError(
                 f"{path} comes from another configuration: {name} is {there} there and {here} here; "

@@ -263,6 +263,21 @@ class Probes(Record):
 
 
 @dataclass
+class Neighbors(Record):
+    """A signed distance field beside some of the samples, a small step away in their tangent planes.
+
+    Attributes:
+        sample: [K] rows of the samples.
+        gradient: [K, 3] world gradient beside them.
+        is_sample: [K] False where there was nothing but padding to draw from.
+    """
+
+    sample: Int[Tensor, "K"]
+    gradient: Float[Tensor, "K 3"]
+    is_sample: Bool[Tensor, "K"]
+
+
+@dataclass
 class Rendered(Record):
     """What a renderer saw along rays; the fields after `background` exist while training only.
 
@@ -277,7 +292,9 @@ class Rendered(Record):
         coarse: what the pass before this one saw, or None for the first.
         samples, weights: the intervals and their [N] shares of the ray's colour.
         sdf, gradient, laplacian: [N], [N, 3], [N] of a signed distance field at the midpoints.
+        tap_share: present distance of progressive finite differences, as a share of the first one.
         probes: the field at free points, if the model asks for any.
+        neighbors: the field beside samples, if the model asks for any.
         sharpness: inverse width of the surface (NeuS' s), inverse world units.
         code_norm: mean square of the learnt codes of scenes.
         density_grid: [F, X, Y, Z] values of a voxel grid of densities, not negative.
@@ -296,7 +313,9 @@ class Rendered(Record):
     sdf: Float[Tensor, "N"] | None = None
     gradient: Float[Tensor, "N 3"] | None = None
     laplacian: Float[Tensor, "N"] | None = None
+    tap_share: float | None = None
     probes: Probes | None = None
+    neighbors: Neighbors | None = None
     sharpness: Float[Tensor, ""] | None = None
     code_norm: Float[Tensor, ""] | None = None
     density_grid: Float[Tensor, "F X Y Z"] | None = None

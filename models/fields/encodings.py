@@ -104,6 +104,7 @@ class ProgressiveBandHashGrid(HashGrid):
         self.start_step = config.start_step
         self.update_steps = config.update_steps
         self.update(0)
+        self.first_cell = self.finest_cell()
 
     def update(self, step: int) -> None:
         added = max(step - self.start_step, 0) // self.update_steps

@@ -32,13 +32,18 @@ class EncodedNetwork(nn.Module):
         return torch.cat([self._evaluate(piece, n_outputs) for piece in x.split(_PIECE)])
 
     def with_gradient(self, x: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N O"], Float[Tensor, "N 3"]]:
-        """Outputs and the derivative of the first one with respect to `x`, both differentiable."""
+        """Outputs and the derivative of the first one with respect to `x`, both differentiable by all parameters.
+
+        Where `x` itself asks for gradients, which only the refinement of cameras does, it gets those of the outputs,
+        exactly and by kernels. The returned derivative counts as constant along `x`, on purpose and with every
+        backend: inside a cell of a hash grid it changes by the bend across the axes alone, and it jumps at the faces,
+        so its own derivative says little about where a camera should be.
+        """
         encoding, network = self.encoding, self.network
         if not isinstance(encoding, HashGrid):
             return self._differentiate_twice(x)
         weights, biases = network.layers()
-        output, gradient = ops.sdf_field(
-            x.T.contiguous(),
+        rest = (
             encoding.table,
             encoding.layout,
             weights,
@@ -48,6 +53,9 @@ class EncodedNetwork(nn.Module):
             encoding.include_xyz,
             self._backend(),
         )
+        output, gradient = ops.sdf_field(x.detach().T.contiguous(), *rest)
+        if torch.is_grad_enabled() and x.requires_grad:
+            output = ops.field(x.T.contiguous(), *rest)
         return output.T, gradient.T
 
     def _evaluate(self, x: Float[Tensor, "N 3"], n_outputs: int | None) -> Float[Tensor, "N _"]:

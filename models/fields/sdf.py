@@ -41,6 +41,9 @@ class VolumeSDF(nn.Module):
 
     Analytic gradients are a closed form, so nothing is differentiated twice. Finite differences take six taps at
     `finite_difference_eps` (Li et al. 2023, Neuralangelo, sec. 3.2) and also give the Laplacian.
+
+    Distance and feature are differentiable by position, and so are gradients by finite differences. Analytic ones on a
+    hash grid count as constant there: see `EncodedNetwork.with_gradient`.
     """
 
     @dataclass
@@ -52,7 +55,8 @@ class VolumeSDF(nn.Module):
         grad_type: Literal["analytic", "finite_difference"] = "analytic"
         """How the gradient is taken."""
         finite_difference_eps: float | Literal["progressive"] = 1e-3
-        """Distance of the taps, world units; `progressive` follows the finest active level of the hash grid."""
+        """Distance of the taps and of neighbours in the tangent plane, world units; `progressive` follows the finest
+        active level of the hash grid."""
         sdf_activation: str | None = None
         """Activation of the raw distance."""
         sdf_bias: float = 0.0
@@ -103,6 +107,15 @@ class VolumeSDF(nn.Module):
             return float(self.finite_difference_eps)
         assert isinstance(self.network.encoding, HashGrid)
         return 2 * self.radius * self.network.encoding.finest_cell()
+
+    @property
+    def tap_share(self) -> float | None:
+        """The same as a share of the first distance, or None where it does not shrink with added levels."""
+        encoding = self.network.encoding
+        if self.finite_difference_eps != "progressive":
+            return None
+        assert isinstance(encoding, ProgressiveBandHashGrid)
+        return encoding.finest_cell() / encoding.first_cell
 
     def forward(self, points: Float[Tensor, "N 3"]) -> SDFOutput:
         """Distance, gradient and feature at world points inside the box."""

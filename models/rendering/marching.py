@@ -10,6 +10,7 @@ from models import ops
 from models.ops.dispatch import Backend
 from models.rendering.capacity import Capacity
 from models.rendering.occupancy import Occupancy
+from models.rendering.opacity import OpacityLaw
 from utils.packing import fitting
 from utils.types import Rays, Samples
 
@@ -111,7 +112,12 @@ def visible(
 
 
 def contributing(
-    samples: Samples, sdf: Float[Tensor, "N"], sharpness: Float[Tensor, ""], least: float, backend: Backend
+    samples: Samples,
+    sdf: Float[Tensor, "N"],
+    law: OpacityLaw,
+    sharpness: Float[Tensor, ""],
+    least: float,
+    backend: Backend,
 ) -> Bool[Tensor, "N"]:
     """Which samples of a distance field give their ray at least the share `least` of its colour.
 
@@ -119,7 +125,7 @@ def contributing(
 
     Args:
         sdf: [N] distance at the midpoints, world units, without gradient.
-        sharpness: of the surface, inverse world units.
+        law, sharpness: what makes opacities of distances.
         least: weight below which a sample is left out.
     """
     if len(samples) == 0:
@@ -131,6 +137,6 @@ def contributing(
     head_on = sdf.new_full((1,), -1.0)
     # The steeper side counts: an opacity that is told too large keeps a sample too many.
     slope = torch.minimum(torch.cat([head_on, descent]), torch.cat([descent, head_on])).clamp(-1, 0)
-    alpha = ops.neus_alpha(sdf, slope, samples.width, sharpness, backend=backend)
+    alpha = law(sdf, slope, samples.width, sharpness, backend)
     weights, _ = ops.composite(alpha, sdf[None], samples.offsets, backend=backend)
     return weights >= least

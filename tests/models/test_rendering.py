@@ -12,10 +12,11 @@ from models.neus import NeuS, Variance, VarianceConfig
 from models.rendering.composite import composite
 from models.rendering.marching import March, box_range, cone_angle, visible
 from models.rendering.occupancy import EMPTY, SOLID, SURFACE, Everywhere, FieldView, MovingAverage, SurfaceShell
-from models.rendering.opacity import annealed_slope, density_alpha, neus_alpha
+from models.rendering.opacity import NeusOpacity, VolsdfOpacity, annealed_slope, density_alpha
+from systems.loss_functions import tangent_curvature
 from utils.config import parse
 from utils.registry import ConfigError
-from utils.types import Rays, Samples
+from utils.types import Rays, Samples, Target
 
 
 def rays_along_x(n: int = 5, spread: float = 0.2) -> Rays:
@@ -65,6 +66,9 @@ def small_nerf(**options) -> NeRF:
     return models.make(parse(NeRF.Config, node, "model"))
 
 
+LAWS = {"neus": NeusOpacity(NeusOpacity.Config()), "volsdf": VolsdfOpacity(VolsdfOpacity.Config())}
+
+
 def test_the_opacity_of_two_intervals_is_that_of_their_union():
     density, width = torch.tensor([2.0]), torch.tensor([0.3])
     halves = 1 - (1 - density_alpha(density, width / 2)) ** 2
@@ -80,9 +84,37 @@ def test_the_annealed_slope_lets_leaving_rays_in_early_on(progress, cosine, slop
 
 def test_a_sharp_surface_is_opaque_in_front_and_clear_behind_the_ray():
     sharpness = torch.tensor(1e4)
-    alpha = neus_alpha(torch.tensor([0.0, 0.5]), torch.tensor([-1.0, -1.0]), torch.tensor([0.02, 0.02]), sharpness)
-    assert alpha[0] > 0.99
-    assert alpha[1] < 1e-3
+    arguments = torch.tensor([0.0, 0.5]), torch.tensor([-1.0, -1.0]), torch.tensor([0.02, 0.02]), sharpness
+    for law in LAWS.values():
+        alpha = law(*arguments)
+        assert alpha[0] > 0.99
+        assert alpha[1] < 1e-3
+
+
+def test_the_density_of_volsdf_is_a_laplace_distribution():
+    # beta 0.1: half of 1 / beta on the surface, e^-1 / 2 of it one beta outside, the rest one beta inside.
+    sdf, width = torch.tensor([0.0, 0.1, -0.1]), torch.full((3,), 0.01)
+    tail = 0.5 * math.exp(-1)
+    expected = density_alpha(torch.tensor([5.0, 10 * tail, 10 * (1 - tail)]), width)
+    assert torch.allclose(LAWS["volsdf"](sdf, -torch.ones(3), width, torch.tensor(10.0)), expected)
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_both_laws_let_as_much_light_in_at_one_sharpness(law):
+    # From far outside to 5 / s inside, in short steps: what a shell's band is made for.
+    edges = torch.linspace(0.2, -0.05, 501, dtype=torch.float64)
+    sdf, width = 0.5 * (edges[1:] + edges[:-1]), -edges.diff()
+    alpha = law(sdf, -torch.ones_like(sdf), width, torch.tensor(100.0, dtype=torch.float64), "reference")
+    assert (1 - alpha).prod().item() == pytest.approx(math.exp(-5), rel=0.05)
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_distance_and_sharpness_learn_from_opacities(law):
+    torch.manual_seed(0)
+    sdf = (0.1 * torch.randn(20, dtype=torch.float64)).requires_grad_()
+    sharpness = torch.tensor(20.0, dtype=torch.float64, requires_grad=True)
+    slope, width = -torch.rand(20, dtype=torch.float64), 0.02 + 0.02 * torch.rand(20, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *x: law(x[0], slope, width, x[1], "reference"), (sdf, sharpness))
 
 
 def test_weights_of_a_ray_sum_to_its_opacity_and_depth_is_their_mean_distance():
@@ -129,8 +161,10 @@ def test_samples_behind_an_opaque_one_are_dropped():
     assert kept.offsets.tolist() == [0, 2, 3] and kept.ray.tolist() == [0, 0, 1]
 
 
-def test_samples_left_out_for_their_weight_hardly_change_what_is_seen():
-    rays, field = rays_along_x(9, spread=0.3), small_neus(occupancy={"name": "sdf-shell", "resolution": 32})
+@pytest.mark.parametrize("law", LAWS)
+def test_samples_left_out_for_their_weight_hardly_change_what_is_seen(law):
+    shell = {"name": "sdf-shell", "resolution": 32}
+    rays, field = rays_along_x(9, spread=0.3), small_neus(occupancy=shell, opacity={"name": law})
     field.variance.variance.data.fill_(0.5)
     field.train().update(0, 0)
     field.eval()
@@ -210,10 +244,11 @@ def test_modulation_limits_growth_and_survives_a_checkpoint():
     assert variance().item() == pytest.approx(200.0)
 
 
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("occupancy", ["moving-average", "sdf-shell"])
-def test_neus_sees_its_initial_sphere_at_its_distance(occupancy):
+def test_neus_sees_its_initial_sphere_at_its_distance(occupancy, law):
     options = {"name": occupancy, "resolution": 32}
-    model = small_neus(num_samples_per_ray=512, occupancy=options, variance={"init_val": 0.7})
+    model = small_neus(num_samples_per_ray=512, occupancy=options, variance={"init_val": 0.7}, opacity={"name": law})
     model.geometry.network.forward = lambda x, n_outputs=None: ball(2 * x - 1)[:, None]  # type: ignore[method-assign]
 
     def exact(x):
@@ -301,6 +336,11 @@ def test_a_threshold_that_a_shell_does_not_know_is_refused():
         small_neus(occupancy={"name": "sdf-shell", "resolution": 32}, grid_prune_occ_thre=0.5)
 
 
+def test_annealing_that_a_law_does_not_know_is_refused():
+    with pytest.raises(ConfigError, match="cos_anneal_end has no effect with opacity.name=volsdf"):
+        small_neus(opacity={"name": "volsdf"}, cos_anneal_end=100)
+
+
 def test_a_texture_of_the_wrong_width_is_refused_with_the_right_one():
     with pytest.raises(ConfigError, match="set it to 8"):
         small_neus(texture={"name": "volume-radiance", "input_feature_dim": 7})
@@ -313,6 +353,47 @@ def test_probes_know_empty_cells():
     probes = model(rays_along_x(10)).probes
     assert probes.is_empty.any() and not probes.is_empty.all()
     assert (probes.sdf[probes.is_empty] > 0).all()
+
+
+def test_neighbours_lie_one_step_away_in_the_tangent_plane():
+    model = small_neus(num_neighbors=64)
+    model.geometry.finite_difference_eps = 0.05
+
+    def exact(x):
+        points = 2 * x - 1
+        return ball(points)[:, None].expand(-1, 5), 2 * torch.nn.functional.normalize(points, dim=-1)
+
+    model.geometry.network.with_gradient = exact  # type: ignore[method-assign]
+    model.train()
+    rays = rays_along_x(20)
+    seen = model(rays)
+    assert "neighbors" in model.quantities and len(seen.neighbors.sample) == 64
+    # On a sphere of radius r around the middle the normal turns by atan(step / r).
+    row = seen.neighbors.sample
+    radius = seen.samples.points(rays)[row].norm(dim=-1)
+    cosine = (seen.gradient[row] * seen.neighbors.gradient).sum(-1)
+    assert torch.allclose(cosine, radius / (radius**2 + 0.05**2).sqrt(), atol=1e-4)
+    expected = (1 - cosine).square().mean()
+    target = Target(rays.backdrop)
+    assert tangent_curvature(seen, target).item() == pytest.approx(expected.item(), rel=1e-4)
+    missed = model(rays_along_x(2, spread=5.0))
+    assert tangent_curvature(missed, target) == 0
+
+
+def test_rays_learn_where_they_should_be():
+    gradients = []
+    for backend in ("auto", "reference"):
+        model = small_neus(backend=backend)
+        for part in (model.geometry.network.encoding, model.geometry.network.network, model.texture):
+            part.backend = backend
+        model.train()
+        rays = rays_along_x(5)
+        moving = [rays.origins.requires_grad_(), rays.directions.requires_grad_()]
+        torch.manual_seed(0)
+        model(rays).color.square().sum().backward()
+        gradients.append(torch.stack([part.grad for part in moving]))
+    assert gradients[0].isfinite().all() and (gradients[0].norm(dim=-1) > 0).all()
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-4 * gradients[1].abs().max().item())
 
 
 def test_weights_start_a_geometry_from_a_file(tmp_path):

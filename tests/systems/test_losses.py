@@ -8,9 +8,9 @@ from systems.loss_functions import LossSet
 from utils.randomness import mix, reseed
 from utils.registry import ConfigError
 from utils.schedule import Schedule
-from utils.types import Probes, Rendered, Samples, Target
+from utils.types import Neighbors, Probes, Rendered, Samples, Target
 
-NEUS = frozenset({"samples", "weights", "sdf", "gradient", "sharpness", "mask", "probes", "laplacian"})
+NEUS = frozenset({"samples", "weights", "sdf", "gradient", "sharpness", "mask", "probes", "neighbors", "laplacian"})
 
 
 def rendered(**fields) -> Rendered:
@@ -80,6 +80,21 @@ def test_losses_without_samples_are_zero_and_finite():
         assert loss(name, now) == 0
 
 
+def test_curvature_shrinks_with_the_step_of_finite_differences_when_asked():
+    now = rendered(tap_share=0.25)
+    assert loss("curvature", now) == 2.0
+    assert loss("curvature", now, curvature_decay=1.0) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="curvature_decay is 1, but finite differences keep their step.*progressive"):
+        loss("curvature", curvature_decay=1.0)
+
+
+def test_tangent_curvature_by_hand():
+    # The normals of both samples are x and y; beside the first it is x, beside the second at 60 degrees from y.
+    gradient = torch.tensor([[3.0, 0, 0], [0.75**0.5, 0.5, 0], [-1.0, 0, 0]])
+    neighbors = Neighbors(torch.tensor([0, 1, 0]), gradient, torch.tensor([True, True, False]))
+    assert loss("tangent_curvature", rendered(neighbors=neighbors)) == pytest.approx(0.25 / 3)
+
+
 def test_a_weight_of_zero_costs_nothing():
     weights = {"lambda_rgb_mse": Schedule.constant(0.0), "lambda_eikonal": Schedule.parse([10, 0.0, 1.0, 20])}
     report = LossSet(weights, NEUS)(rendered(), target(), 0, 0)
@@ -103,7 +118,7 @@ def test_a_misspelt_loss_names_the_nearest_one():
         LossSet({"lambda_eikonl": Schedule.constant(0.1)}, NEUS)
 
 
-@pytest.mark.parametrize("name", ["curvature", "distortion_bg", "empty", "eikonal"])
+@pytest.mark.parametrize("name", ["curvature", "tangent_curvature", "distortion_bg", "empty", "eikonal"])
 def test_a_loss_without_its_quantity_is_refused_with_a_remedy(name):
     with pytest.raises(ConfigError, match=f"system.loss.lambda_{name} is not 0.*set"):
         LossSet({f"lambda_{name}": Schedule.constant(0.1)}, frozenset({"weights"}))
