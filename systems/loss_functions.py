@@ -241,7 +241,7 @@ _REMEDIES = {
     "sdf": "choose model.name=neus, or set the weight to 0",
     "gradient": "choose model.name=neus, or set the weight to 0",
     "true depth": "the data set has no depth maps; set the weight to 0",
-    "density_grid": "choose model.implicit_function.name=voxel-grid, or set the weight to 0",
+    "density_grid": "set return_density_grid of the implicit function voxel-grid to true, or the weight to 0",
     "code_norm": "set model.global_encoder.name=sequence-autodecoder, or the weight to 0",
     _EARLIER: "the model has a single pass; set model.num_passes=2, or the weight to 0",
 }
