@@ -111,8 +111,8 @@ class VoxelGrid(nn.Module, ABC):
         self.register_buffer("translation", torch.tensor(config.translation))
 
     @abstractmethod
-    def combine(self, values: Mapping[str, Float[Tensor, "_ *P"]]) -> Float[Tensor, "_ *P"]:
-        """Products of the factors' values at the same places, by component."""
+    def combine(self, values: Mapping[str, Float[Tensor, "_ ..."]]) -> Float[Tensor, "_ ..."]:
+        """Products of the factors' values at places, by component; values broadcast against each other."""
 
     def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         """Features at world points."""
@@ -202,7 +202,7 @@ class FullGrid(VoxelGrid):
     def __init__(self, config: "FullGrid.Config"):
         super().__init__(config, {"xyz": config.n_features})
 
-    def combine(self, values: Mapping[str, Float[Tensor, "_ *P"]]) -> Float[Tensor, "_ *P"]:
+    def combine(self, values: Mapping[str, Float[Tensor, "_ ..."]]) -> Float[Tensor, "_ ..."]:
         return values["xyz"]
 
 
@@ -224,7 +224,7 @@ class VectorGrid(VoxelGrid):
         n = config.n_components
         super().__init__(config, dict.fromkeys(_AXES, n), n * config.basis_matrix)
 
-    def combine(self, values: Mapping[str, Float[Tensor, "_ *P"]]) -> Float[Tensor, "_ *P"]:
+    def combine(self, values: Mapping[str, Float[Tensor, "_ ..."]]) -> Float[Tensor, "_ ..."]:
         components = values["x"] * values["y"] * values["z"]
         return components if self.basis is not None else components.sum(dim=0, keepdim=True)
 
@@ -251,7 +251,7 @@ class VectorMatrixGrid(VoxelGrid):
         components = {"xy": xy, "xz": xz, "yz": yz, "z": xy, "y": xz, "x": yz}
         super().__init__(config, components, (xy + yz + xz) * config.basis_matrix)
 
-    def combine(self, values: Mapping[str, Float[Tensor, "_ *P"]]) -> Float[Tensor, "_ *P"]:
+    def combine(self, values: Mapping[str, Float[Tensor, "_ ..."]]) -> Float[Tensor, "_ ..."]:
         products = [values[plane] * values[across] for plane, across in (("xy", "z"), ("xz", "y"), ("yz", "x"))]
         components = torch.cat(products)
         return components if self.basis is not None else components.sum(dim=0, keepdim=True)
