@@ -127,6 +127,14 @@ class Model(nn.Module, ABC):
     def update(self, step: int, seed: int) -> None:
         """Brings everything that follows the training step up to date; occupancy only in training mode."""
 
+    def arrange(self, step: int) -> Sequence[nn.Parameter]:
+        """Called before every training step, after `update`: parameters may get another meaning then.
+
+        Returns:
+            Those that did; what an optimiser remembers of them is of no use any more.
+        """
+        return ()
+
     def know_scenes(self, names: Sequence[str]) -> None:
         """Called before rays come, with the names of the sequences that `Rays.scene` counts."""
 

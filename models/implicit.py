@@ -75,6 +75,7 @@ class ImplicitModel(Model):
         passes = {"prev_stage_" * count for count in range(1, len(self.functions))}
         has_norm = self.global_encoder is not None and self.global_encoder.has_norm
         self.quantities = self.renderer.quantities | passes | ({"code_norm"} if has_norm else frozenset())
+        self.quantities |= self.finest.quantities
         self.load_weights()
 
     @abstractmethod
@@ -106,6 +107,13 @@ class ImplicitModel(Model):
             assert isinstance(function, ImplicitFunction)
             function.update(step)
 
+    def arrange(self, step: int) -> Sequence[nn.Parameter]:
+        replaced: list[nn.Parameter] = []
+        for function in self.functions:
+            assert isinstance(function, ImplicitFunction)
+            replaced += function.arrange(step)
+        return replaced
+
     def know_scenes(self, names: Sequence[str]) -> None:
         if self.global_encoder is not None:
             self.global_encoder.know_scenes(names)
@@ -120,7 +128,17 @@ class ImplicitModel(Model):
         if self.training and "code_norm" in self.quantities:
             assert self.global_encoder is not None
             rendered.code_norm = self.global_encoder.norm()
+        if self.training and "density_grid" in self.quantities:
+            self._add_density_grids(rendered)
         return rendered
+
+    def _add_density_grids(self, rendered: Rendered) -> None:
+        stage: Rendered | None = rendered
+        for function in reversed(self.functions):
+            assert isinstance(function, ImplicitFunction) and stage is not None
+            if "density_grid" in function.quantities:
+                stage.density_grid = function.density_at_vertices()
+            stage = stage.coarse
 
     def encode(self, rays: Rays) -> Context:
         """What is known about the scene of each ray."""

@@ -28,7 +28,7 @@ from utils.schedule import Schedule  # noqa: E402
 
 _ORDER = [
     *("data set", "model", "geometry", "texture", "encoding", "network", "occupancy", "opacity law"),
-    *("implicit function", "ray sampler", "renderer", "ray marcher", "global encoder"),
+    *("implicit function", "voxel grid", "decoder", "ray sampler", "renderer", "ray marcher", "global encoder"),
     *("system", "loss", "metric", "geometry metric"),
 ]
 TARGET = ROOT / "configs" / "README.md"

@@ -274,7 +274,7 @@ _REMEDIES = {
     "gradient": "choose model.name=neus or model.renderer.name=sdf, or set the weight to 0",
     "weights": "set model.renderer.return_weights=true, or the weight to 0",
     "true depth": "the data set has no depth maps; set the weight to 0",
-    "density_grid": "choose model.implicit_function.name=voxel-grid, or set the weight to 0",
+    "density_grid": "set return_density_grid of the implicit function voxel-grid to true, or the weight to 0",
     "code_norm": "set model.global_encoder.name=sequence-autodecoder, or the weight to 0",
 }
 

@@ -119,6 +119,16 @@ def make_optimizer(
     return optimizer
 
 
+def forget(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Makes an optimiser treat parameters as if it had never moved them."""
+    for parameter in parameters:
+        state = optimizer.state.pop(parameter, {})
+        if isinstance(optimizer, torch.optim.Adagrad):  # the only one whose state is there before the first step
+            state["step"].zero_()
+            state["sum"].fill_(optimizer.defaults["initial_accumulator_value"])
+            optimizer.state[parameter] = state
+
+
 class LearningRate(lr_scheduler.LRScheduler):
     """A schedule of which a checkpoint keeps only the number of steps.
 

@@ -28,7 +28,7 @@ from systems.export import export_surface
 from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
 from systems.mesh_scores import mesh_scores
-from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
+from systems.optim import OptimizerConfig, SchedulerConfig, forget, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from systems.pose_refinement import PoseRefinement, PoseRefinementConfig
 from utils.callbacks import ProgressLine
@@ -130,6 +130,8 @@ class Reconstruction(pl.LightningModule):
         step = self.global_step
         reseed(self.experiment.seed, self.global_rank, step)
         self.model.update(step, self.experiment.seed)
+        if replaced := self.model.arrange(step):
+            forget(self.trainer.optimizers[0], replaced)
         drawn = self._draw_rays()
         rendered = self.model(drawn.rays)
         report = self.losses(rendered, drawn.target, step, self.current_epoch)

@@ -10,7 +10,7 @@ All are built as `function(config, sizes)`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,13 +55,27 @@ class ImplicitFunction(nn.Module, ABC):
     Attributes:
         isosurface: how the function is meshed, or None if it has no surface.
         is_distance: whether `level` is a signed distance in world units.
+        quantities: what it can give to losses in training.
     """
 
     isosurface: IsosurfaceConfig | None = None
     is_distance: bool = False
+    quantities: frozenset[str] = frozenset()
 
     def update(self, step: int) -> None:
         """Called before every step with its number; schedules live here."""
+
+    def arrange(self, step: int) -> Sequence[nn.Parameter]:
+        """Called before every training step: parameters may get another meaning then, such as a finer resolution.
+
+        Returns:
+            Those that did; what an optimiser remembers of them is of no use any more.
+        """
+        return ()
+
+    def density_at_vertices(self) -> Float[Tensor, "F X Y Z"]:
+        """Densities of its grid, not negative; asked only where `quantities` has `density_grid`."""
+        raise NotImplementedError(f"{type(self).__name__} has no grid of densities")
 
     @abstractmethod
     def level(self, points: Float[Tensor, "N 3"], context: Context) -> Float[Tensor, "N"]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
+from systems.optim import OptimizerConfig, SchedulerConfig, forget, make_optimizers
 from utils.config import parse
 from utils.registry import ConfigError
 from utils.resolvers import exponential_decay_rate
@@ -215,3 +215,24 @@ def test_schedules_of_the_implicitron_family(name):
     decay = {"name": "ExponentialLR", "interval": "step", "args": {"gamma": exponential_decay_rate(0.1, 250)}}
     optimizer, scheduler = build({"name": name, "args": {"lr": 1.0}}, decay)
     assert rates(scheduler, optimizer, [125, 250, 500]) == pytest.approx([0.1**0.5, 0.1, 0.01], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adagrad", "RMSprop"])
+def test_what_an_optimiser_forgets_moves_as_at_its_first_step(name):
+    config = {"name": name, "args": {"lr": 0.01} | ({"momentum": 0.9} if name == "SGD" else {})}
+
+    def step(model: Model, optimizer: Any) -> None:
+        for row, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.full_like(parameter, 0.1 + row)
+        optimizer.step()
+
+    old, fresh = Model(), Model()
+    optimizer, _ = build(config, model=old)
+    for _ in range(3):
+        step(old, optimizer)
+    forget(optimizer, old.parameters())
+    fresh.load_state_dict(old.state_dict())
+    step(old, optimizer)
+    step(fresh, build(config, model=fresh)[0])
+    for one, other in zip(old.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(one, other)
