@@ -235,6 +235,20 @@ def _vertices(folder: Path) -> numpy.ndarray:
     return numpy.array(rows, dtype=numpy.float64)
 
 
+def test_a_traced_surface_is_tested_as_it_was_trained(tmp_path):
+    # Its normals are gradients, which a test must not forbid.
+    words = ["model.implicit_function.dims=[48,48,48,48]", "model.implicit_function.isosurface=null"]
+    words += [f"dataset.{key}={value}" for key, value in (TINY_DATA | {"size": 12, "n_test_views": 1}).items()]
+    words += ["model.train_num_rays=16", "trainer.max_steps=2", "trainer.limit_val_batches=0"]
+    assert run(tmp_path, "--config", str(ROOT / "configs/idr-synthetic.yaml"), "--train", *words) == 0
+    (folder,) = (tmp_path / "exp/idr-synthetic").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"psnr", "psnr_fg", "mask_iou", "depth_abs_fg"} <= metrics["test"].keys()
+    parsed, last = str(folder / "config/parsed.yaml"), str(folder / "ckpt/last.ckpt")
+    assert run(tmp_path, "--config", parsed, "--test", "--resume", last) == 0
+    assert json.loads((folder / "metrics.json").read_text())["test"] == metrics["test"]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_configuration_trains_a_step(name, tmp_path):
     file = ROOT / "configs" / name
