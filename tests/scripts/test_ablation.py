@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import launch
 from scripts import ablation
 from systems.experiment import Experiment
 from utils.config import load, parse
@@ -110,7 +111,10 @@ def test_an_interruption_waits_for_the_child(tmp_path):
     assert saved.read_text() == "1"
 
 
-def test_a_row_trains_for_real_and_only_once(tmp_path, capfd):
+def test_a_row_trains_for_real_and_only_once(tmp_path, capfd, monkeypatch):
+    # In this process: a new one needs seconds for its imports.
+    monkeypatch.delenv("INSTANT_SURFACES_TRIAL", raising=False)
+    monkeypatch.setattr(ablation, "run", lambda words: launch.main(words[2:]))
     words = ["--exp_dir", str(tmp_path), "--rows", "volsdf", "--steps", "4", "--gpu", "none", *TINY]
     assert ablation.main(words) == 0
     said = capfd.readouterr().out
