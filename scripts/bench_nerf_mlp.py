@@ -40,7 +40,10 @@ class Iteration:
         torch.manual_seed(0)
         function = NerfMLP.Config(n_hidden_neurons_xyz=width, n_hidden_neurons_dir=width // 2)
         self.model = Generic(Generic.Config(num_passes=2, radius=1.25, implicit_function=function)).train()
-        self.ways = {"ours": self.model.functions, "plain": nn.ModuleList(map(PlainNerf, self.model.functions))}
+        self.ways = {
+            "ours": self.model.functions,
+            "plain": nn.ModuleList(PlainNerf(one) for one in self.model.functions if isinstance(one, NerfMLP)),
+        }
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=5e-4, fused=True)
         self.views, self.n_rays = views, n_rays
 

@@ -23,11 +23,10 @@ from systems import systems
 from systems.budget import RayBudget
 from systems.camera_file import CAMERAS, restate_cameras, write_cameras
 from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
-from systems.export import Exported, export_surface
-from systems.geometry_error import geometry_error
+from systems.export import export_surface
 from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
-from systems.mesh_rendering import texture_scores
+from systems.mesh_scores import mesh_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, forget, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from utils.callbacks import ProgressLine
@@ -256,28 +255,11 @@ class Reconstruction(pl.LightningModule):
         result = export_surface(self.model, options, folder, stem, self.to_dataset, views)
         restate_cameras(folder / CAMERAS, options.coordinates)
         if result is None:
-            write_metrics(folder.parent, dict.fromkeys(("mesh", "geometry", "texture")))
+            write_metrics(folder.parent, dict.fromkeys(("mesh", "geometry", "capture", "texture")))
             return []
-        geometry = None if test is None else self._measure(result, test)
-        sections = {"mesh": result.mesh, "texture": result.texture}
-        write_metrics(folder.parent, sections if geometry is None else sections | {"geometry": geometry})
+        scores = {} if test is None else mesh_scores(result, test, self._backdrop())
+        write_metrics(folder.parent, {"mesh": result.mesh, "texture": result.texture} | scores)
         return result.paths
-
-    def _measure(self, result: Exported, views: Views) -> dict[str, Any] | None:
-        """How far the mesh is from the true surface, if that is known; the texture's report gets its scores."""
-        geometry = None
-        if views.surface is not None:
-            error = geometry_error(result.full, views.surface)
-            geometry = {"truth": "the data set's surface", "units": "scene units"} | error
-            print(
-                f"surface: {error['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
-                f"{error['completeness_percent']:.3f} % from there to the mesh, on average"
-            )
-        if views.is_real and result.textured is not None and result.texture is not None:
-            scores = texture_scores(result.textured, views, self._backdrop())
-            result.texture |= scores
-            print("texture: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items()))
-        return geometry
 
     def _write_cameras(self, split: str) -> Path:
         coordinates, views = self.experiment.export.coordinates, self._views(split)
