@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models import implicit_functions
+from models import implicit_functions, ops
 from models.fields.implicit import FieldOutput, RadianceFunction, Sizes
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.point_embedding import PointEmbedding
@@ -44,26 +43,24 @@ class NerfMLP(RadianceFunction):
         self.heads = RadianceHeads(config, sizes.n_channels)
 
     def forward(self, rays: Rays, points: RayPoints, context: Context) -> FieldOutput:
-        embedded = self.position(rays, points).flatten(0, 1) if self.config.input_xyz else None
-        hidden = self._trunk(embedded, context.code, points.n_points)
-        return self.heads(hidden.view(*points.t.shape, self.config.n_hidden_neurons_xyz), rays)
+        shape = points.t.shape
+        if self.config.input_xyz:
+            embedded = self.position(rays, points).flatten(0, 1)
+        else:
+            embedded = points.t.new_empty(shape.numel(), 0)
+        hidden = self._trunk(embedded, context.code, shape[1])
+        return self.heads(hidden.view(*shape, self.config.n_hidden_neurons_xyz), rays)
 
-    def _trunk(self, embedded: Tensor | None, code: Tensor | None, n_points: int) -> Float[Tensor, "N H"]:
-        n_embedded = 0 if embedded is None else embedded.shape[1]
-        hidden = None
+    def _trunk(
+        self, embedded: Float[Tensor, "N E"], code: Float[Tensor, "R G"] | None, n_points: int
+    ) -> Float[Tensor, "N H"]:
+        weights, addends = [], []
         for index, layer in enumerate(self.trunk):
             assert isinstance(layer, nn.Linear)
-            weight, total, n_hidden = layer.weight, layer.bias, 0
-            if index == 0 or index in self.config.append_xyz:
-                n_hidden = 0 if hidden is None else hidden.shape[1]
-                if code is not None:
-                    per_ray = F.linear(code, weight[:, n_hidden + n_embedded :], total)
-                    total = per_ray.repeat_interleave(n_points, dim=0)
-                if embedded is not None:
-                    total = torch.addmm(total, embedded, weight[:, n_hidden : n_hidden + n_embedded].T)
-                weight = weight[:, :n_hidden]
-            if hidden is not None:
-                total = torch.addmm(total, hidden, weight.T)
-            hidden = torch.relu_(total)
-        assert hidden is not None
-        return hidden
+            weight, addend = layer.weight, layer.bias
+            if code is not None and (index == 0 or index in self.config.append_xyz):
+                weight, of_code = weight.split([weight.shape[1] - code.shape[1], code.shape[1]], dim=1)
+                addend = F.linear(code, of_code, addend).repeat_interleave(n_points, dim=0)
+            weights.append(weight)
+            addends.append(addend)
+        return ops.skip_network(embedded, weights, addends, self.config.append_xyz)

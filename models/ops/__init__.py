@@ -13,6 +13,7 @@ from models.ops.hash_grid import encode, encode_jacobian
 from models.ops.layout import GridLayout
 from models.ops.marching import empty_gaps, march, ray_box
 from models.ops.networks import field, mlp, sdf_field
+from models.ops.skips import skip_network
 
 native.keep_large_blocks()
 closed_form.sum_in_single_precision()
@@ -32,5 +33,6 @@ __all__ = [
     "ray_box",
     "runs_ahead",
     "sdf_field",
+    "skip_network",
     "spherical_harmonics",
 ]
