@@ -1,5 +1,6 @@
 """The one LightningModule: draws rays, trains, evaluates, logs and exports any model; it knows no method."""
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,18 +20,19 @@ from datasets.pixels import draw_pixels
 from datasets.views import Views
 from models import models
 from models.base import Model
-from systems import systems
+from systems import exposures, systems
 from systems.budget import RayBudget
 from systems.camera_file import CAMERAS, restate_cameras, write_cameras
 from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
-from systems.export import Exported, export_surface
-from systems.geometry_error import geometry_error
+from systems.export import export_surface
 from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
-from systems.mesh_rendering import texture_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
+from systems.supervision import DATA, given_by
+from systems.surface_scores import surface_scores
 from utils.callbacks import ProgressLine
+from utils.config import slot
 from utils.late_counts import LateCounts
 from utils.notice import notice
 from utils.randomness import reseed
@@ -38,7 +40,7 @@ from utils.registry import ConfigError
 from utils.run_directory import write_metrics
 from utils.schedule import Schedule
 from utils.similarity import IDENTITY
-from utils.types import RayBatch, Rendered
+from utils.types import RayBatch, Rays, Rendered
 
 
 @systems.register("nerf-system", "neus-system", "generic-system")
@@ -71,6 +73,10 @@ class Reconstruction(pl.LightningModule):
         """A number for interpolations: the length of a warm-up."""
         constant_steps: int = 0
         """A number for interpolations: the length of a constant phase."""
+        exposure: object | None = slot(exposures, default=None)
+        """What photographs are exposed like, learnt and left out where views are scored; null: all alike."""
+        points_per_step: int = 1024
+        """Sparse points that a step draws for lambda_sparse_points, per device."""
 
     step: Tensor
 
@@ -80,10 +86,11 @@ class Reconstruction(pl.LightningModule):
         reseed(experiment.seed)
         self.model: Model = models.make(experiment.model)
         size = self.model.step_size
+        self.exposure = None if config.exposure is None else exposures.make(config.exposure)
         self.budget = RayBudget(size.n_rays, size.limit, size.n_samples, size.is_dynamic)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Losses are checked before anything is loaded; what targets hold is known only with the data.
-        LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
+        LossSet(config.loss, self._rendered_quantities | DATA)
         self.metrics = chosen_metrics(experiment.metrics)
         self.train_seconds = 0.0
         self.n_samples_seen: int | Tensor = 0
@@ -91,13 +98,12 @@ class Reconstruction(pl.LightningModule):
         self._scores: Scores = {}
 
     def configure_optimizers(self) -> Any:
-        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model)
+        others = [] if self.exposure is None else self.exposure.groups()
+        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model, others)
 
     def on_train_start(self) -> None:
         views = self._views("train")
-        quantities = self.model.quantities | ({"mask"} if views.has_mask else set())
-        quantities |= {"true depth"} if views.depth is not None else set()
-        self.losses = LossSet(self.config.loss, quantities)
+        self.losses = LossSet(self.config.loss, self._rendered_quantities | given_by(views))
         self.to_dataset = IDENTITY if views.to_dataset is None else views.to_dataset.cpu()
         if self.trainer.is_global_zero:
             self._show_scene()
@@ -118,13 +124,34 @@ class Reconstruction(pl.LightningModule):
         reseed(self.experiment.seed, self.global_rank, step)
         self.model.update(step, self.experiment.seed)
         drawn = self._draw_rays()
-        rendered = self.model(drawn.rays)
+        rendered = self._rendered(drawn.rays)
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
         self.n_samples_seen = self.n_samples_seen + rendered.n_samples
         self._log_training(report, rendered, len(drawn.rays))
         self._began = began
         return report.total
+
+    def _rendered(self, rays: Rays) -> Rendered:
+        """What cameras see along rays, with what the losses of this step ask for."""
+        asked = self.losses.needs(self.global_step, self.current_epoch)
+        self.model.asked = asked
+        rendered = self.model(rays)
+        if "sparse points" in asked:
+            points = self._known_points
+            row = torch.randint(len(points), (self.config.points_per_step,), device=self.device)
+            rendered.at_points = self.model.level(points[row])
+        return rendered if self.exposure is None else self.exposure(rendered, rays, self._views("train"))
+
+    @functools.cached_property
+    def _known_points(self) -> Float[Tensor, "K 3"]:
+        points = self._views("train").points
+        assert points is not None
+        return points.trusted(self.model.radius)
+
+    @property
+    def _rendered_quantities(self) -> frozenset[str]:
+        return self.model.quantities | ({"distance"} if self.model.is_distance else frozenset())
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.train_seconds += time.perf_counter() - self._began
@@ -256,26 +283,10 @@ class Reconstruction(pl.LightningModule):
         if result is None:
             write_metrics(folder.parent, dict.fromkeys(("mesh", "geometry", "texture")))
             return []
-        geometry = None if test is None else self._measure(result, test)
+        geometry = None if test is None else surface_scores(result, test, self._backdrop())
         sections = {"mesh": result.mesh, "texture": result.texture}
         write_metrics(folder.parent, sections if geometry is None else sections | {"geometry": geometry})
         return result.paths
-
-    def _measure(self, result: Exported, views: Views) -> dict[str, Any] | None:
-        """How far the mesh is from the true surface, if that is known; the texture's report gets its scores."""
-        geometry = None
-        if views.surface is not None:
-            error = geometry_error(result.full, views.surface)
-            geometry = {"truth": "the data set's surface", "units": "scene units"} | error
-            print(
-                f"surface: {error['accuracy_percent']:.3f} % of the diameter from the mesh to the true surface, "
-                f"{error['completeness_percent']:.3f} % from there to the mesh, on average"
-            )
-        if views.is_real and result.textured is not None and result.texture is not None:
-            scores = texture_scores(result.textured, views, self._backdrop())
-            result.texture |= scores
-            print("texture: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items()))
-        return geometry
 
     def _write_cameras(self, split: str) -> Path:
         coordinates, views = self.experiment.export.coordinates, self._views(split)

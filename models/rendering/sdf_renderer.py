@@ -43,7 +43,7 @@ class SdfRenderer(Renderer):
 
     asks = DistanceFunction
     needs_mask = True
-    quantities = frozenset({"gradient"})
+    quantities = frozenset({"gradient", "normal"})
 
     def __init__(self, config: "SdfRenderer.Config", sizes: Sizes, radius: float):
         super().__init__()
