@@ -20,8 +20,9 @@ from utils.registry import ConfigError
 NormalMap = Float32[np.ndarray, "_ _ 3"]
 """Rows and columns of unit normals of the scene, 0 where unknown."""
 NormalFrame = Literal["camera-opencv", "camera-opengl", "world"]
-TOLERANCE = 0.2
-"""By which lengths of normals may differ from 1; bytes round by 0.01, resampling shortens vectors at edges."""
+TOLERANCE = 0.1
+"""By which lengths of normals may differ from 1. Bytes round by 0.01; a grey pixel, which means nothing in a coded map,
+has length 0.87 as it is."""
 
 
 def turn_of(frame: NormalFrame, pose: Float[Tensor, "3 4"], world: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
