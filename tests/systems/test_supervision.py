@@ -1,15 +1,27 @@
 """Laws of the losses of known geometry."""
 
 import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from systems import losses
+from datasets import datasets
+from datasets.module import SceneData
+from datasets.points import SparsePoints
+from datasets.synthetic import Synthetic
+from datasets.views import Views
+from systems import losses, systems
+from systems.experiment import Experiment
 from systems.loss_functions import LossSet
 from systems.supervision import DATA, depth, depth_ssi, normal, sparse_points
+from systems.trainer import make_trainer
+from tests.moved import rendered as photographs
+from tests.test_training import ROOT, tiny
+from utils.config import load, parse
 from utils.geometry import unit
 from utils.registry import ConfigError
+from utils.run_directory import add_run_keys
 from utils.schedule import Schedule
 from utils.types import Rendered, Target
 
@@ -156,3 +168,61 @@ def test_a_loss_asks_for_nothing_while_it_has_no_weight():
     chosen = LossSet(weights, ALL)
     assert chosen.needs(50, 0) == {"distance", "sparse points", "true depth"}
     assert chosen.needs(100, 0) == {"true depth"}
+
+
+@datasets.register("pointed-data")
+class Pointed:
+    """The synthetic data set with points on its surface."""
+
+    @dataclass
+    class Config(Synthetic.Config):
+        has_points: bool = True
+        """Whether there are any."""
+
+    def __init__(self, config: "Pointed.Config"):
+        self.config = config
+
+    def views(self, split: str) -> Views:
+        views = photographs(split, n_train_views=6, n_test_views=2, size=24, samples_per_pixel=4)
+        points = views.surface.points[:200]
+        return replace(views, points=SparsePoints.unobserved(points) if self.config.has_points else None)
+
+
+def experiment(folder, *words: str) -> Experiment:
+    keys = tiny("dataset.name=pointed-data", "trainer.max_steps=2", "trainer.log_every_n_steps=1")
+    config = load(ROOT / "configs/demo.yaml", [*keys, *words])
+    add_run_keys(config, {"exp_dir": str(folder), "train": True, "resume": None, "resume_weights_only": False})
+    return parse(Experiment, config)
+
+
+def test_supervision_alone_moves_the_geometry_of_a_run(tmp_path):
+    names = ("sparse_points", "depth", "depth_ssi", "normal")
+    colors = [f"system.loss.lambda_{name}=0" for name in ("rgb_mse", "rgb_l1", "mask", "eikonal", "empty")]
+    one = experiment(tmp_path, *colors, *(f"system.loss.lambda_{name}=1.0" for name in names))
+    system = systems.make(one.system, one)
+    before = {key: value.clone() for key, value in system.model.geometry.named_parameters()}
+    trainer = make_trainer(one, "none", tmp_path / "runs")
+    trainer.fit(system, SceneData(datasets.make(one.dataset)))
+    assert all(trainer.callback_metrics[f"train/loss_{name}"] > 0 for name in names)
+    assert any(not torch.equal(value, before[key]) for key, value in system.model.geometry.named_parameters())
+    assert all(value.isfinite().all() for value in system.model.parameters())
+
+
+def test_a_run_without_points_to_learn_from_does_not_begin(tmp_path):
+    one = experiment(tmp_path, "dataset.has_points=false", "system.loss.lambda_sparse_points=1.0")
+    trainer = make_trainer(one, "none", tmp_path / "runs")
+    with pytest.raises(ConfigError, match="lambda_sparse_points is not 0, .* the data set has no sparse points"):
+        trainer.fit(systems.make(one.system, one), SceneData(datasets.make(one.dataset)))
+
+
+def test_normals_that_are_asked_for_in_training_are_those_of_evaluation(tmp_path):
+    one = experiment(tmp_path)
+    model, data = systems.make(one.system, one).model, datasets.make(one.dataset)
+    model.config.randomized = False
+    rays = data.views("train").image(0, torch.ones(3)).rays
+    model.update(0, 0)
+    assert model(rays).normal is None
+    model.asked = frozenset({"normal"})
+    taught = model(rays).normal
+    assert taught.requires_grad
+    torch.testing.assert_close(taught.detach(), model.eval()(rays).normal.detach())
