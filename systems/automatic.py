@@ -38,6 +38,8 @@ def settle(config: DictConfig, finish: Callable[[DictConfig], Experiment]) -> tu
     views = data.views("train")
     for key in asked:
         OmegaConf.update(config, key, _DECISIONS[key](views))
+    if "model.learned_background" in asked and not config.model.learned_background:
+        _forget_background(config)
     return finish(config), data
 
 
@@ -54,6 +56,13 @@ def decided(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
     for key, value in values.items():
         OmegaConf.update(changed, key, value)
     return changed
+
+
+def _forget_background(config: DictConfig) -> None:
+    """Removes the learning rates of what is not going to be learned."""
+    groups = OmegaConf.select(config, "system.optimizer.params") or {}
+    for name in [name for name in groups if name.endswith("_bg")]:
+        del groups[name]
 
 
 def _radius(views: Views) -> float:

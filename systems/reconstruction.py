@@ -27,10 +27,10 @@ from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
 from systems.export import export_surface
 from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
+from systems.mesh_scores import mesh_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from systems.supervision import DATA, given_by
-from systems.surface_scores import surface_scores
 from utils.callbacks import ProgressLine
 from utils.config import slot
 from utils.late_counts import LateCounts
@@ -281,11 +281,10 @@ class Reconstruction(pl.LightningModule):
         result = export_surface(self.model, options, folder, stem, self.to_dataset, views)
         restate_cameras(folder / CAMERAS, options.coordinates)
         if result is None:
-            write_metrics(folder.parent, dict.fromkeys(("mesh", "geometry", "texture")))
+            write_metrics(folder.parent, dict.fromkeys(("mesh", "geometry", "capture", "texture")))
             return []
-        geometry = None if test is None else surface_scores(result, test, self._backdrop())
-        sections = {"mesh": result.mesh, "texture": result.texture}
-        write_metrics(folder.parent, sections if geometry is None else sections | {"geometry": geometry})
+        scores = {} if test is None else mesh_scores(result, test, self._backdrop())
+        write_metrics(folder.parent, {"mesh": result.mesh, "texture": result.texture} | scores)
         return result.paths
 
     def _write_cameras(self, split: str) -> Path:

@@ -33,24 +33,32 @@ class TriangleTree:
         typical = max(float(np.median(radius)), np.finfo(float).tiny)
         octave = np.ceil(np.log2(np.maximum(radius / typical, 1)))
         groups = [np.flatnonzero(octave == size) for size in np.unique(octave)]
-        self._groups = [(rows, triangles[rows], KDTree(centroid[rows])) for rows in groups]
+        self._groups = [(rows, triangles[rows], radius[rows], KDTree(centroid[rows])) for rows in groups]
 
     def nearest(self, points: Float[Tensor, "P 3"]) -> tuple[Float64[Tensor, "P"], Int[Tensor, "P"]]:
         """[P] distances from points to the mesh and [P] rows of the faces that are nearest."""
         place = points.detach().double().cpu().numpy()
         distance, face = np.full(len(place), np.inf), np.zeros(len(place), dtype=np.int64)
-        for rows, triangles, tree in self._groups:
+        for rows, triangles, radius, tree in self._groups:
             k = min(CANDIDATES, tree.n)
             for part in np.array_split(np.arange(len(place)), max(1, -(-len(place) * k // PAIRS))):
-                row = tree.query(place[part], k=k, workers=-1)[1].reshape(-1, k)
-                asked = place[part].repeat(k, axis=0)
-                closest = trimesh.triangles.closest_point(triangles[row.ravel()], asked)
-                found = np.linalg.norm(closest - asked, axis=-1).reshape(-1, k)
+                away, row = (found.reshape(-1, k) for found in tree.query(place[part], k=k, workers=-1))
+                found = np.full(away.shape, np.inf)
+                found[:, 0] = _distance(triangles[row[:, 0]], place[part])
+                # Of the others, those that can be nearer than the first and than what other groups have.
+                reach = np.minimum(found[:, 0], distance[part])[:, None]
+                point, column = np.nonzero((away - radius[row] < reach) & (np.arange(k) > 0))
+                found[point, column] = _distance(triangles[row[point, column]], place[part][point])
                 best = found.argmin(axis=1)[:, None]
                 found, row = np.take_along_axis(found, best, 1)[:, 0], np.take_along_axis(row, best, 1)[:, 0]
                 is_closer = found < distance[part]
                 distance[part[is_closer]], face[part[is_closer]] = found[is_closer], rows[row[is_closer]]
         return torch.from_numpy(distance), torch.from_numpy(face)
+
+
+def _distance(triangles: Float64[np.ndarray, "N 3 3"], points: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N"]:
+    """Distances between triangles and points, pair by pair."""
+    return np.linalg.norm(trimesh.triangles.closest_point(triangles, points) - points, axis=-1)
 
 
 def draw_points(mesh: Mesh, n: int, seed: int) -> tuple[Float64[Tensor, "n 3"], Int[Tensor, "n"]]:

@@ -63,6 +63,16 @@ def test_a_background_is_learned_where_photographs_show_one(
     assert f"model.learned_background is {str(is_learned).lower()}: " in caplog.text
 
 
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_what_is_not_learned_has_no_learning_rate(has_mask: bool) -> None:
+    config = read(ROOT / "configs/neus-transforms.yaml", ["dataset.root_dir=x"])
+    OmegaConf.update(config, "dataset", {**DATA, "has_mask": has_mask}, merge=False)
+    config.name = "x"
+    experiment, _ = settle(config, finish)
+    groups = {"geometry", "texture", "variance"} | (set() if has_mask else {"geometry_bg", "texture_bg"})
+    assert experiment.system.optimizer.params.keys() == groups
+
+
 def test_mistakes_elsewhere_are_heard_before_the_data_is_read() -> None:
     with pytest.raises(ConfigError, match="model.num_samples_per_rey: unknown key"):
         settle(demo("model.radius=auto", "model.num_samples_per_rey=3"), finish)
