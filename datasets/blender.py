@@ -10,8 +10,10 @@ from pathlib import Path
 
 from datasets import datasets
 from datasets.folders import check_root, listed
+from datasets.frame_maps import FrameMapConfig, with_maps
 from datasets.frames import Frame, frames_of, read_transforms, require_images
-from datasets.photographs import PhotographConfig, Shot, read_photographs
+from datasets.photograph_config import PhotographConfig
+from datasets.photographs import Shot, read_photographs
 from datasets.surfaces import ENDINGS, read_surface
 from datasets.views import Views
 from utils.registry import ConfigError, nearest
@@ -23,7 +25,7 @@ class Blender:
     """One folder of posed images, as Blender's NeRF exporter writes it."""
 
     @dataclass(kw_only=True)
-    class Config(PhotographConfig):
+    class Config(PhotographConfig, FrameMapConfig):
         scene: str
         """Name of the scene; other keys refer to it."""
         root_dir: str
@@ -51,7 +53,8 @@ class Blender:
         key = f"{split}_split"
         path = _transforms_file(self._root, getattr(self.config, key), f"dataset.{key}")
         frames = require_images(frames_of(read_transforms(path), path))
-        views = read_photographs([_shot(frame) for frame in frames], self.config, f"Reading {split} views")
+        shots = with_maps([_shot(frame) for frame in frames], frames, self.config)
+        views = read_photographs(shots, self.config, f"Reading {split} views")
         return replace(views, surface=self._surface)
 
     @functools.cached_property
@@ -69,7 +72,7 @@ class Blender:
 
 
 def _shot(frame: Frame) -> Shot:
-    return Shot(frame.where, frame.image, frame.pose.float(), frame.lens, frame.mask)
+    return Shot(frame.where, frame.image, frame.pose.float(), frame.lens, frame.file("mask_path"))
 
 
 def _transforms_file(root: Path, split: str, key: str) -> Path:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from datasets.cameras import Cameras
 from datasets.normalize import ball
-from datasets.photographs import PhotographConfig, Shot, read_photographs
+from datasets.photograph_config import PhotographConfig
+from datasets.photographs import Shot, read_photographs
 from datasets.points import SparsePoints
 from datasets.region import region_of_interest
 from datasets.splits import SplitConfig, split_rows

@@ -42,6 +42,31 @@ def read_half_floats(path: Path, factor: float, mask: Path | None = None) -> Dep
     return np.where(is_known, depth, np.float32(0))
 
 
+def read_depths(path: Path, factor: float) -> DepthMap:
+    """Depths as plain numbers: a one-channel image of integers or floats (PNG, TIFF), or NumPy's `.npy`, [H, W].
+
+    Args:
+        factor: by which they are multiplied.
+
+    Returns:
+        Depths; 0 where they are not positive or not finite.
+
+    Raises:
+        ConfigError: the file is missing, damaged or of another shape.
+    """
+    if path.suffix == ".npy" and path.is_file():
+        try:
+            values = np.load(path).astype(np.float32).squeeze()
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{path} cannot be read as an array of numbers: {error}; replace the file") from error
+        if values.ndim != 2:
+            raise ConfigError(f"{path} has shape {values.shape}; expected depths as [height, width]")
+    else:
+        values = _grey(path).astype(np.float32)
+    depth = values * np.float32(factor)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
 def along_rays(views: Views, maps: Sequence[DepthMap | None]) -> Float[Tensor, "P"]:
     """Distances along the rays of pixels, as `Views.depth` has them.
 

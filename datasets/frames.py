@@ -68,10 +68,9 @@ class Frame:
     def exists(self) -> bool:
         return self.image.is_file()
 
-    @property
-    def mask(self) -> Path | None:
-        """The file that `mask_path` names."""
-        name = self._value("mask_path")
+    def file(self, key: str) -> Path | None:
+        """The file that a key such as `mask_path` names, or None without the key."""
+        name = self._value(key)
         return None if name is None else inside(self.root, name, self.where)
 
     def lens(self, width: int, height: int) -> Lens:
@@ -87,15 +86,15 @@ class Frame:
         if focal_x is None:
             raise ConfigError(f"{self.where}: neither 'fl_x' nor 'camera_angle_x' is given; add one of them")
         focal_y = self._focal("fl_y", "camera_angle_y", height) or focal_x
-        center = [self._number("cx"), self._number("cy")]
+        center = [self.number("cx"), self.number("cy")]
         center = [half if c is None else c for c, half in zip(center, (width / 2, height / 2), strict=True)]
         distortion = torch.zeros(len(PERSPECTIVE))
         for place, name in enumerate(names):
-            distortion[place] = self._number(name) or 0.0
+            distortion[place] = self.number(name) or 0.0
         return Lens(torch.tensor([focal_x, focal_y]), torch.tensor(center), distortion, names == FISHEYE)
 
     def _check_size(self, width: int, height: int) -> None:
-        said = (self._number("w") or width, self._number("h") or height)
+        said = (self.number("w") or width, self.number("h") or height)
         if said != (width, height):
             raise ConfigError(
                 f"{self.image} is {width}x{height}, but {self.where} says w, h = {said[0]:g}, {said[1]:g}; "
@@ -111,9 +110,9 @@ class Frame:
                 f"{self.where}: lens '{other or model}' is unknown here; known camera models: {', '.join(MODELS)}"
             )
         for key in PERSPECTIVE:
-            if key not in MODELS[model] and self._number(key):
+            if key not in MODELS[model] and self.number(key):
                 raise ConfigError(
-                    f"{self.where}: '{key}' = {self._number(key):g}, but {model} lenses have no such coefficient; "
+                    f"{self.where}: '{key}' = {self.number(key):g}, but {model} lenses have no such coefficient; "
                     "correct 'camera_model' or set it to 0"
                 )
         return MODELS[model]
@@ -129,7 +128,8 @@ class Frame:
     def _value(self, key: str) -> Any:
         return next((level[key] for level in self.levels if key in level), None)
 
-    def _number(self, key: str) -> float | None:
+    def number(self, key: str) -> float | None:
+        """The number under a key, or None without the key."""
         return next((number(level, key, self.where) for level in self.levels if key in level), None)
 
 

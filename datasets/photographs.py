@@ -21,6 +21,8 @@ from datasets.cameras import Cameras
 from datasets.crop import Crop
 from datasets.depth_maps import DepthMap, along_rays
 from datasets.lenses import Lens
+from datasets.normal_maps import NormalMap, as_stored
+from datasets.photograph_config import PhotographConfig
 from datasets.progress import with_progress
 from datasets.views import Views, pixel_offsets
 from utils.images import read_image, shrink
@@ -48,6 +50,7 @@ class Shot:
         mask_threshold: value of the mask, in [0, 1], from which on a pixel is object; 0 keeps shares of pixels.
         crop: the part of the image that is used, or None for all of it; without a box it needs a mask.
         depth: reads depths along the optical axis, scene units, 0 where unknown, of the whole image at any size.
+        normal: reads unit normals of the scene, 0 where unknown, of the whole image at any size.
         name: of the view; None takes that of the image file.
         scene, time: as in `Views`.
     """
@@ -60,36 +63,10 @@ class Shot:
     mask_threshold: float = 0.0
     crop: Crop | None = None
     depth: Callable[[], DepthMap] | None = None
+    normal: Callable[[], NormalMap] | None = None
     name: str | None = None
     scene: int | None = None
     time: float | None = None
-
-
-@dataclass
-class PhotographConfig:
-    """Keys of every reader of photographs."""
-
-    img_wh: list[int] | None = None
-    """Width and height in pixels to shrink the images to; null keeps their size."""
-    img_downscale: int | None = None
-    """Divisor of width and height, the alternative to img_wh."""
-    img_max_side: int | None = None
-    """Longest side in pixels of any image, the other alternative: images with a longer one are shrunk to it."""
-    apply_mask: bool = True
-    """Whether targets show the object alone, where masks are known; else masks only serve the mask loss."""
-    load_data_on_gpu: bool = True
-    """Whether the images, as bytes, live on the device that trains; else in host memory, a batch at a time follows."""
-
-    def __post_init__(self) -> None:
-        sizes = [key for key in ("img_wh", "img_downscale", "img_max_side") if getattr(self, key) is not None]
-        if len(sizes) > 1:
-            raise ValueError(f"{sizes[0]} and {sizes[1]} both set the image size; set one of them to null")
-        if self.img_wh is not None and (len(self.img_wh) != 2 or min(self.img_wh) < 1):
-            raise ValueError(f"img_wh = {self.img_wh}; expected [width, height] in pixels")
-        for key in ("img_downscale", "img_max_side"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"{key} = {value}; expected an integer of at least 1")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -139,17 +116,20 @@ def read_photographs(shots: list[Shot], config: PhotographConfig, title: str) ->
         is_store_fixed=not config.load_data_on_gpu,
     )
     depths = [photograph.depth for photograph in photographs]
-    has_depth = any(depth is not None for depth in depths)
-    return replace(views, depth=along_rays(views, depths)) if has_depth else views
+    if any(depth is not None for depth in depths):
+        views = replace(views, depth=along_rays(views, depths))
+    normals = [photograph.normal for photograph in photographs]
+    return replace(views, normal=as_stored(views, normals)) if any(n is not None for n in normals) else views
 
 
 @dataclass
 class _Photograph:
-    """RGB or RGBA pixels, the lens and depths along the optical axis, at the size at which they are used."""
+    """RGB or RGBA pixels, the lens, depths along the optical axis and normals, at the size at which they are used."""
 
     pixels: UInt8[np.ndarray, "H W C"]
     lens: Lens
     depth: DepthMap | None
+    normal: NormalMap | None
 
 
 def _photograph(shot: Shot, config: PhotographConfig) -> _Photograph:
@@ -158,24 +138,24 @@ def _photograph(shot: Shot, config: PhotographConfig) -> _Photograph:
     lens = _lens(shot, width, height)
     if shot.mask is not None:
         pixels = np.concatenate((pixels[:, :, :3], _mask(shot.mask, shot.image, width, height)), axis=2)
-    depth = None if shot.depth is None else _resampled(shot.depth(), width, height)
+    maps = [None if read is None else _resampled(read(), width, height) for read in (shot.depth, shot.normal)]
     if shot.crop is not None:
         left, top, right, bottom = _window(shot, shot.crop, pixels)
         pixels, lens = pixels[top:bottom, left:right], lens.cropped(left, top)
-        depth = None if depth is None else depth[top:bottom, left:right]
+        maps = [None if one is None else one[top:bottom, left:right] for one in maps]
         height, width = pixels.shape[:2]
     if shot.mask_threshold and pixels.shape[2] == 4:
         pixels[:, :, 3] = 255 * (pixels[:, :, 3] >= 255 * shot.mask_threshold)
 
-    new_width, new_height = _size(shot.image, config, width, height)
+    new_width, new_height = config.size_of(shot.image, width, height)
     if (new_width, new_height) != (width, height):
         lens = lens.scaled(new_width / width, new_height / height)
         shrunk = shrink(pixels, new_width, new_height)
         if not config.apply_mask:
             # What the mask hides will be seen, so the mask must not weigh the colours.
             shrunk[:, :, :3] = shrink(pixels[:, :, :3], new_width, new_height)
-        pixels, depth = shrunk, None if depth is None else _resampled(depth, new_width, new_height)
-    return _Photograph(pixels, lens, depth)
+        pixels, maps = shrunk, [None if one is None else _resampled(one, new_width, new_height) for one in maps]
+    return _Photograph(pixels, lens, *maps)
 
 
 def _window(shot: Shot, crop: Crop, pixels: UInt8[np.ndarray, "H W C"]) -> tuple[int, int, int, int]:
@@ -190,9 +170,9 @@ def _window(shot: Shot, crop: Crop, pixels: UInt8[np.ndarray, "H W C"]) -> tuple
     return left, top, right, bottom
 
 
-def _resampled(depth: DepthMap, width: int, height: int) -> DepthMap:
-    """Depths at another size; they are never mixed, because there is nothing between object and background."""
-    return cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[return-value]
+def _resampled(values: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A map at another size; values are never mixed, because there is nothing between object and background."""
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _column(values: Sequence[float | None]) -> Tensor | None:
@@ -238,38 +218,6 @@ def _mask(path: Path, image: Path, width: int, height: int) -> UInt8[np.ndarray,
             f"mask {path} is {mask.shape[1]}x{mask.shape[0]}, but {image} is {width}x{height}; resize the mask"
         )
     return mask
-
-
-def _size(image: Path, config: PhotographConfig, width: int, height: int) -> tuple[int, int]:
-    """Width and height at which an image is used."""
-    if config.img_downscale is not None:
-        new_width, new_height = width // config.img_downscale, height // config.img_downscale
-        if min(new_width, new_height) < 1:
-            raise ConfigError(
-                f"dataset.img_downscale = {config.img_downscale} leaves nothing of {image}, "
-                f"which is {width}x{height}; use a smaller divisor"
-            )
-        return new_width, new_height
-    if config.img_max_side is not None:
-        factor = min(config.img_max_side / max(width, height), 1)
-        return max(round(factor * width), 1), max(round(factor * height), 1)
-    if config.img_wh is None:
-        return width, height
-
-    new_width, new_height = config.img_wh
-    asked = f"dataset.img_wh = [{new_width}, {new_height}]"
-    if new_width > width or new_height > height:
-        raise ConfigError(
-            f"{asked} asks for more pixels than {image} has; set dataset.img_wh=[{width},{height}] or smaller"
-        )
-    fitting = max(round(height / width * new_width), 1)
-    # Either side may be the rounded one.
-    if new_height != fitting and new_width != round(width / height * new_height):
-        raise ConfigError(
-            f"{asked} has another aspect than {image}, which is {width}x{height}; "
-            f"set dataset.img_wh=[{new_width},{fitting}]"
-        )
-    return new_width, new_height
 
 
 def _check_masks(shots: list[Shot], photographs: list[_Photograph]) -> None:

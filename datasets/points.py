@@ -13,6 +13,11 @@ from utils.notice import notice
 from utils.registry import ConfigError
 from utils.types import Record
 
+MIN_VIEWS = 3
+"""Photographs that have to show a point before it is trusted; two can agree by accident."""
+MAX_ERROR = 2.0
+"""Largest reprojection error of a trusted point, in medians."""
+
 
 @dataclass
 class SparsePoints(Record):
@@ -36,6 +41,27 @@ class SparsePoints(Record):
 
     def __len__(self) -> int:
         return self.position.shape[0]
+
+    def trusted(self, radius: float) -> Float[Tensor, "K 3"]:
+        """The positions that are good enough to teach a surface.
+
+        These lie in the box of half side `radius`, are seen in at least three of the photographs, where that is known,
+        and have at most twice the median reprojection error, where that is.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        is_good = (self.position.abs() <= radius).all(-1)
+        if len(self.point):
+            is_good &= torch.bincount(self.point, minlength=len(self)) >= MIN_VIEWS
+        if self.error is not None and is_good.any():
+            is_good &= self.error <= MAX_ERROR * self.error[is_good].median()
+        if not is_good.any():
+            raise ConfigError(
+                f"none of the {len(self)} sparse points lies within model.radius = {radius:g} and is seen in "
+                f"{MIN_VIEWS} photographs; set system.loss.lambda_sparse_points to 0, or check model.radius"
+            )
+        return self.position[is_good]
 
     @classmethod
     def unobserved(cls, position: Float[Tensor, "M 3"], color: UInt8[Tensor, "M 3"] | None = None) -> "SparsePoints":

@@ -19,6 +19,7 @@ from torch import Tensor
 from datasets import datasets
 from datasets.capture import Capture, CaptureConfig
 from datasets.folders import check_level, check_root
+from datasets.frame_maps import FrameMapConfig, with_maps
 from datasets.frames import Frame, frames_of, inside, number, read_transforms, rigid, with_images
 from datasets.normalize import NormalizeConfig, normalize, points_to_scene, to_scene
 from datasets.photographs import Shot, image_size
@@ -35,7 +36,7 @@ class Transforms:
     """One folder with transforms.json and the images that it names."""
 
     @dataclass(kw_only=True)
-    class Config(CaptureConfig, NormalizeConfig):
+    class Config(CaptureConfig, NormalizeConfig, FrameMapConfig):
         up_est_method: Literal["ground", "camera", "none"] = "camera"
         """Where z points: off the plane that most sparse points lie in (ground; these files seldom come with points),
         along the mean of the cameras' up axes (camera), as in the file (none)."""
@@ -72,11 +73,12 @@ class Transforms:
             region = region_in_sight(poses, cloud, tangent)
         to_file = normalize(poses, cloud, config, region)
         shots = [
-            Shot(frame.where, frame.image, pose, frame.lens, frame.mask)
+            Shot(frame.where, frame.image, pose, frame.lens, frame.file("mask_path"))
             for frame, pose in zip(frames, to_scene(poses, to_file), strict=True)
         ]
         points = None if cloud is None else SparsePoints.unobserved(points_to_scene(cloud, to_file), color)
         to_dataset = _to_original(content, str(root / FILE)) @ to_file
+        shots = with_maps(shots, frames, config, to_file, to_dataset)
         return Capture(shots, config, to_dataset, points, fits_masks=region is not None)
 
 

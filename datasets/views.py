@@ -121,7 +121,10 @@ class Views(Record):
         color = backdrop if color is None else color.to(backdrop) / 255
         if self.apply_mask and mask is not None:
             color = torch.lerp(backdrop, color, mask[:, None])
-        target = Target(color, mask, _gather(self.depth, row), _gather(self.normal, row), is_real=self.is_real)
+        depth, cosine = _gather(self.depth, row), None
+        if depth is not None:
+            cosine = -(directions * self.cameras.pose[:, :, 2].index_select(0, view)).sum(-1)
+        target = Target(color, mask, depth, _gather(self.normal, row), view, cosine, self.is_real)
         scene, time = _gather(self.scene, view), _gather(self.time, view)
         radius = self.cameras.footprint.index_select(0, view)
         return RayBatch(Rays(origins, directions, backdrop, view, pixel, mask, scene, time, radius), target)

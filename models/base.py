@@ -101,7 +101,8 @@ class Model(nn.Module, ABC):
     """Renders rays; its parts are reachable by dotted paths, which optimiser groups name.
 
     Attributes:
-        quantities: what `Rendered` carries in training besides colour, opacity and depth; losses ask for them.
+        quantities: what `Rendered` can carry in training besides colour, opacity and depth; losses ask for them.
+        asked: which of them losses do ask for; a model may leave out others that cost.
         is_distance: whether `level` is a signed distance in world units.
     """
 
@@ -112,6 +113,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.radius = config.radius
+        self.asked: frozenset[str] = frozenset()
 
     @property
     @abstractmethod
@@ -192,6 +194,7 @@ def _pixels_only(rendered: Rendered) -> Rendered:
         probes=None,
         neighbors=None,
         sharpness=None,
+        at_points=None,
         code_norm=None,
         density_grid=None,
         coarse=None,

@@ -144,7 +144,6 @@ class ImplicitModel(Model):
         """What is known about the scene of each ray."""
         return Context(None if self.global_encoder is None else self.global_encoder(rays))
 
-    @torch.no_grad()
     def level(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         pieces = [self.finest.level(piece, self._context_at(piece)) for piece in points.split(_PIECE)]
         return torch.cat(pieces) if pieces else points[:, 0]

@@ -115,7 +115,7 @@ class NeuS(Model):
         if config.learned_background:
             self._make_background(config)
         self.quantities = frozenset(
-            {"samples", "weights", "sdf", "gradient", "sharpness"}
+            {"samples", "weights", "sdf", "gradient", "sharpness", "normal"}
             | ({"laplacian"} if self.geometry.has_laplacian else set())
             | ({"background"} if config.learned_background else set())
             | ({"probes"} if config.num_probes else set())
@@ -196,10 +196,11 @@ class NeuS(Model):
         slope = annealed_slope((directions * normal).sum(-1), self.progress)
         alpha = self.opacity(field.sdf[:n], slope, samples.width, sharpness, self.config.backend)
         color = self.texture(field.feature[:n], directions, normal)
-        seen = composite(samples, alpha, color, *([] if self.training else [normal]), backend=self.config.backend)
+        channels = [color, normal] if "normal" in self.asked or not self.training else [color]
+        seen = composite(samples, alpha, *channels, backend=self.config.backend)
         rendered = Rendered(seen.sums[0], seen.opacity, seen.depth, samples=samples, n_samples=samples.n_wanted)
+        rendered.normal = unit(seen.sums[1]) if len(channels) > 1 else None
         if not self.training:
-            rendered.normal = unit(seen.sums[1])
             return rendered
         rendered.weights, rendered.sharpness = seen.weights, sharpness
         rendered.sdf, rendered.gradient = field.sdf[:n], gradient

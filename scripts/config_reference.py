@@ -29,7 +29,7 @@ from utils.schedule import Schedule  # noqa: E402
 _ORDER = [
     *("data set", "model", "geometry", "texture", "encoding", "network", "occupancy", "opacity law"),
     *("implicit function", "voxel grid", "decoder", "ray sampler", "renderer", "ray marcher", "global encoder"),
-    *("system", "loss", "metric", "geometry metric"),
+    *("system", "exposure", "loss", "metric", "geometry metric"),
 ]
 TARGET = ROOT / "configs" / "README.md"
 INTRODUCTION = """\

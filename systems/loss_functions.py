@@ -1,7 +1,7 @@
 """Losses: pure functions of what was rendered and what was photographed, chosen and weighted by `lambda_<name>`.
 
-A loss is one registered function; `needs` names the quantities of `Rendered` (or `mask` and `true depth`, of the
-target) without which it has no meaning, and keyword arguments are its options, set by keys of the same name.
+A loss is one registered function; `needs` names the quantities of `Rendered` and of the data (`systems.supervision`)
+without which it has no meaning, and keyword arguments are its options, set by keys of the same name.
 `lambda_prev_stage_<name>` weighs it on what the pass before the last one saw, `prev_stage_prev_stage_` on the pass
 before that.
 """
@@ -194,7 +194,7 @@ class LossSet:
 
     Args:
         config: `lambda_<loss>` and the losses' own options, as schedules.
-        quantities: what the model's `Rendered` carries, plus `mask` and `true depth` where the data set has them.
+        quantities: what the model's `Rendered` can carry, and what the data set gives.
 
     Raises:
         ConfigError: an unknown key, or a loss whose quantity nobody produces.
@@ -247,6 +247,11 @@ class LossSet:
         )
         return LossReport(total, terms, weights)
 
+    def needs(self, step: int, epoch: int) -> frozenset[str]:
+        """Quantities without which the losses that have a weight now cannot be evaluated."""
+        now = [name for name, schedule in self._weights.items() if schedule.at(step, epoch) != 0]
+        return frozenset().union(*(losses.get(_staged(name)[1]).needs for name in now))
+
     def _add(self, name: str, quantities: frozenset[str], schedule: Schedule) -> None:
         n_earlier, plain = _staged(name)
         needs = losses.get(plain).needs | ({_EARLIER * n_earlier} if n_earlier else frozenset())
@@ -273,7 +278,11 @@ _REMEDIES = {
     "sdf": "choose model.name=neus, or set the weight to 0",
     "gradient": "choose model.name=neus or model.renderer.name=sdf, or set the weight to 0",
     "weights": "set model.renderer.return_weights=true, or the weight to 0",
-    "true depth": "the data set has no depth maps; set the weight to 0",
+    "true depth": "the data set has no depth maps (or dataset.use_depth is false); set the weight to 0",
+    "true normal": "the data set has no normal maps (or dataset.use_normals is false); set the weight to 0",
+    "sparse points": "the data set has no sparse points; set the weight to 0",
+    "distance": "choose a model of a distance, such as model.name=neus, or set the weight to 0",
+    "normal": "choose model.name=neus, or set the weight to 0",
     "density_grid": "set return_density_grid of the implicit function voxel-grid to true, or the weight to 0",
     "code_norm": "set model.global_encoder.name=sequence-autodecoder, or the weight to 0",
 }

@@ -8,7 +8,7 @@ For that a checkpoint holds no option of the schedule, only how many steps it ha
 import inspect
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -65,7 +65,7 @@ def make_optimizers(
     optimizer_config: OptimizerConfig,
     scheduler_config: SchedulerConfig | None,
     model: nn.Module,
-    beside: Mapping[str, tuple[nn.Module, float]] | None = None,
+    others: Sequence[dict[str, Any]] = (),
 ) -> tuple[list[Optimizer], list[dict[str, Any]]]:
     """What `LightningModule.configure_optimizers` returns.
 
@@ -73,13 +73,13 @@ def make_optimizers(
         optimizer_config: how parameters follow their gradients.
         scheduler_config: how the rate changes; None keeps it.
         model: its trainable parameters are optimised; paths in `params` begin below it.
-        beside: what is trained with it, by name, each with its learning rate.
+        others: groups of parameters beside it, with options of their own.
 
     Raises:
         ConfigError: an unknown name or argument, a path without a part of the model, or a parameter that no path
             covers.
     """
-    optimizer = make_optimizer(optimizer_config, model, beside)
+    optimizer = make_optimizer(optimizer_config, model, others)
     if scheduler_config is None:
         return [optimizer], []
     interval = scheduler_config.interval
@@ -88,10 +88,8 @@ def make_optimizers(
     return [optimizer], [{"scheduler": LearningRate(scheduler_config, optimizer), "interval": interval}]
 
 
-def make_optimizer(
-    config: OptimizerConfig, model: nn.Module, beside: Mapping[str, tuple[nn.Module, float]] | None = None
-) -> Optimizer:
-    """The optimiser of what `make_optimizers` is given: a group per path of `config.params` and per part beside."""
+def make_optimizer(config: OptimizerConfig, model: nn.Module, others: Sequence[dict[str, Any]] = ()) -> Optimizer:
+    """The optimiser of a model's trainable parameters, with a group per path of `config.params`, and of others."""
     where = "system.optimizer"
     kind = _choose(_subclasses(torch.optim, Optimizer), config.name, f"{where}.name", "optimizer")
     options = check_arguments(kind, config.args, f"{where}.args", reserved=("params",))
@@ -106,8 +104,7 @@ def make_optimizer(
         _check_cover(model, groups, where)
     else:
         groups = [{"params": [parameter for _, parameter in _trainable(model)], "name": "model"}]
-    for name, (part, rate) in (beside or {}).items():
-        groups.append({"params": [*part.parameters()], "name": name, "lr": rate})
+    groups += others
     if not {"fused", "foreach", "differentiable"} & options.keys() and config.name in ("Adam", "AdamW"):
         # One kernel instead of a dozen: several times faster on the large tables of hash grids.
         options["fused"] = all(parameter.is_floating_point() for group in groups for parameter in group["params"])

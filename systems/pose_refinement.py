@@ -73,6 +73,10 @@ class PoseRefinement(nn.Module):
                 "train on the same photographs, or set system.pose_refinement to null"
             )
 
+    def groups(self) -> list[dict[str, object]]:
+        """Parameters for an optimiser."""
+        return [{"params": [self.offsets], "name": "pose_refinement", "lr": self.config.lr}]
+
     def motion(self) -> tuple[Float[Tensor, "V 3 3"], Float[Tensor, "V 3"]]:
         """Rotation of each camera about its centre and shift of the centre, world axes and units."""
         flat = self.offsets.flatten()

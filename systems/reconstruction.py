@@ -1,5 +1,6 @@
 """The one LightningModule: draws rays, trains, evaluates, logs and exports any model; it knows no method."""
 
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from datasets.pixels import draw_pixels
 from datasets.views import Views
 from models import models
 from models.base import Model
-from systems import systems
+from systems import exposures, systems
 from systems.budget import RayBudget
 from systems.camera_file import CAMERAS, restate_cameras, write_cameras
 from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
@@ -31,7 +32,9 @@ from systems.mesh_scores import mesh_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, forget, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from systems.pose_refinement import PoseRefinement, PoseRefinementConfig
+from systems.supervision import DATA, given_by
 from utils.callbacks import ProgressLine
+from utils.config import slot
 from utils.late_counts import LateCounts
 from utils.notice import notice
 from utils.randomness import reseed
@@ -39,7 +42,7 @@ from utils.registry import ConfigError
 from utils.run_directory import write_metrics
 from utils.schedule import Schedule
 from utils.similarity import IDENTITY
-from utils.types import RayBatch, Rendered
+from utils.types import RayBatch, Rays, Rendered
 
 
 @systems.register("nerf-system", "neus-system", "generic-system")
@@ -74,6 +77,10 @@ class Reconstruction(pl.LightningModule):
         """A number for interpolations: the length of a constant phase."""
         pose_refinement: PoseRefinementConfig | None = None
         """How training cameras are refined; null keeps them. Those of held-out views are never touched."""
+        exposure: object | None = slot(exposures, default=None)
+        """What photographs are exposed like, learnt and left out where views are scored; null: all alike."""
+        points_per_step: int = 1024
+        """Sparse points that a step draws for lambda_sparse_points, per device."""
 
     step: Tensor
 
@@ -84,10 +91,11 @@ class Reconstruction(pl.LightningModule):
         self.model: Model = models.make(experiment.model)
         self.poses = None if config.pose_refinement is None else PoseRefinement(config.pose_refinement)
         size = self.model.step_size
+        self.exposure = None if config.exposure is None else exposures.make(config.exposure)
         self.budget = RayBudget(size.n_rays, size.limit, size.n_samples, size.is_dynamic)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Losses are checked before anything is loaded; what targets hold is known only with the data.
-        LossSet(config.loss, self.model.quantities | {"mask", "true depth"})
+        LossSet(config.loss, self._rendered_quantities | DATA)
         self.metrics = chosen_metrics(experiment.metrics)
         self.train_seconds = 0.0
         self.n_samples_seen: int | Tensor = 0
@@ -95,8 +103,8 @@ class Reconstruction(pl.LightningModule):
         self._scores: Scores = {}
 
     def configure_optimizers(self) -> Any:
-        learnt = {} if self.poses is None else {"pose_refinement": (self.poses, self.poses.config.lr)}
-        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model, learnt)
+        others = [group for part in (self.poses, self.exposure) if part is not None for group in part.groups()]
+        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model, others)
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.poses is not None:
@@ -108,9 +116,7 @@ class Reconstruction(pl.LightningModule):
 
     def on_train_start(self) -> None:
         views = self._views("train")
-        quantities = self.model.quantities | ({"mask"} if views.has_mask else set())
-        quantities |= {"true depth"} if views.depth is not None else set()
-        self.losses = LossSet(self.config.loss, quantities)
+        self.losses = LossSet(self.config.loss, self._rendered_quantities | given_by(views))
         self.to_dataset = IDENTITY if views.to_dataset is None else views.to_dataset.cpu()
         if self.trainer.is_global_zero:
             self._show_scene()
@@ -133,13 +139,34 @@ class Reconstruction(pl.LightningModule):
         if replaced := self.model.arrange(step):
             forget(self.trainer.optimizers[0], replaced)
         drawn = self._draw_rays()
-        rendered = self.model(drawn.rays)
+        rendered = self._rendered(drawn.rays)
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
         self.n_samples_seen = self.n_samples_seen + rendered.n_samples
         self._log_training(report, rendered, len(drawn.rays))
         self._began = began
         return report.total
+
+    def _rendered(self, rays: Rays) -> Rendered:
+        """What cameras see along rays, with what the losses of this step ask for."""
+        asked = self.losses.needs(self.global_step, self.current_epoch)
+        self.model.asked = asked
+        rendered = self.model(rays)
+        if "sparse points" in asked:
+            points = self._known_points
+            row = torch.randint(len(points), (self.config.points_per_step,), device=self.device)
+            rendered.at_points = self.model.level(points[row])
+        return rendered if self.exposure is None else self.exposure(rendered, rays, self._views("train"))
+
+    @functools.cached_property
+    def _known_points(self) -> Float[Tensor, "K 3"]:
+        points = self._views("train").points
+        assert points is not None
+        return points.trusted(self.model.radius)
+
+    @property
+    def _rendered_quantities(self) -> frozenset[str]:
+        return self.model.quantities | ({"distance"} if self.model.is_distance else frozenset())
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.train_seconds += time.perf_counter() - self._began

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelChec
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from systems.experiment import Experiment
+from systems.sharpness import SharpnessWatch
 from utils.callbacks import LastCheckpoint, ProgressLine
 from utils.notice import notice
 from utils.registry import ConfigError
@@ -39,7 +40,7 @@ def make_trainer(experiment: Experiment, gpu: str | None, runs_dir: Path | None 
             TensorBoardLogger(str(runs_dir), name=name, version=trial),
             CSVLogger(folder, name=trial, version=_free_name(Path(folder) / trial, "csv_logs")),
         ]
-        callbacks.append(LearningRateMonitor("step"))
+        callbacks += [LearningRateMonitor("step"), SharpnessWatch()]
         if options.get("enable_checkpointing", True):
             callbacks += [
                 ModelCheckpoint(experiment.ckpt_dir, **experiment.checkpoint),

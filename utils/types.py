@@ -142,8 +142,11 @@ class Target(Record):
     Attributes:
         color: [R, 3] observed colour, composited on the rays' backdrop where masks are applied.
         mask: [R] share of the pixel covered by the object in [0, 1], or None without masks.
-        depth: [R] distance along the ray to the surface, 0 where nothing is hit, or None if unknown.
-        normal: [R, 3] unit world normal of the surface, 0 where nothing is hit, or None if unknown.
+        depth: [R] distance along the ray to the surface, 0 where nothing is hit or known, or None if unknown.
+        normal: [R, 3] unit world normal of the surface, 0 where nothing is hit or known, or None if unknown.
+        view: [R] which photograph, or None where all rays belong to one.
+        cosine: [R] of the angle between ray and optical axis, or None without depth; times it, `depth` is measured
+            along the axis.
         is_real: whether the colours come from images; placeholders of a camera path are never scored.
     """
 
@@ -151,6 +154,8 @@ class Target(Record):
     mask: Float[Tensor, "R"] | None = None
     depth: Float[Tensor, "R"] | None = None
     normal: Float[Tensor, "R 3"] | None = None
+    view: Int[Tensor, "R"] | None = None
+    cosine: Float[Tensor, "R"] | None = None
     is_real: bool = True
 
 
@@ -285,7 +290,8 @@ class Rendered(Record):
         color: [R, C] final colour, background included; C is 3, but for models that render features.
         opacity: [R] share of the light stopped by the foreground, in [0, 1].
         depth: [R] mean distance of what stopped the light (0 where nothing did).
-        normal: [R, 3] unit world normals (0 where nothing was hit), or None for fields without any.
+        normal: [R, 3] unit world normals (0 where nothing was hit), or None for fields without any, and in training
+            where no loss asks for them.
         background: what the background model saw by itself, or None without one.
         is_dense: whether every ray was asked along all of its length. Where empty space is skipped instead, losses
             compare colours on those rays alone that met anything.
@@ -296,6 +302,7 @@ class Rendered(Record):
         probes: the field at free points, if the model asks for any.
         neighbors: the field beside samples, if the model asks for any.
         sharpness: inverse width of the surface (NeuS' s), inverse world units.
+        at_points: [P] distance from the surface of points that are known to lie on it, world units, negative inside.
         code_norm: mean square of the learnt codes of scenes.
         density_grid: [F, X, Y, Z] values of a voxel grid of densities, not negative.
         n_samples: of all rays, had all of them found room (`Samples.n_wanted`).
@@ -317,6 +324,7 @@ class Rendered(Record):
     probes: Probes | None = None
     neighbors: Neighbors | None = None
     sharpness: Float[Tensor, ""] | None = None
+    at_points: Float[Tensor, "P"] | None = None
     code_norm: Float[Tensor, ""] | None = None
     density_grid: Float[Tensor, "F X Y Z"] | None = None
     n_samples: int | Int[Tensor, ""] = 0

@@ -47,7 +47,7 @@ class SdfRenderer(Renderer):
 
     asks = DistanceFunction
     needs_mask = True
-    quantities = frozenset({"gradient"})
+    quantities = frozenset({"gradient", "normal"})
 
     def __init__(self, config: "SdfRenderer.Config", sizes: Sizes, radius: float):
         super().__init__()

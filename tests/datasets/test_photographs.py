@@ -8,7 +8,8 @@ from PIL import Image
 
 from datasets.crop import Crop
 from datasets.lenses import Lens
-from datasets.photographs import PhotographConfig, Shot, image_size, read_photographs
+from datasets.photograph_config import PhotographConfig
+from datasets.photographs import Shot, image_size, read_photographs
 from datasets.views import Views
 from utils.registry import ConfigError
 
