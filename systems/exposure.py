@@ -27,7 +27,7 @@ class Gain(nn.Module):
 
     @dataclass
     class Config:
-        lr: float = 0.005
+        lr: float = 0.02
         """Learning rate of the logarithms; the scheduler moves it as it does all others."""
         rows: int = 4096
         """Largest number of photographs."""
