@@ -69,8 +69,7 @@ def read_checkpoint(path: Path, system: pl.LightningModule, prefix: str = "") ->
     except Exception as error:
         # torch.load raises a dozen kinds of errors for files that are not its own.
         raise ConfigError(f"{path} is not a checkpoint of this program ({str(error).splitlines()[0]})") from error
-    shapes = {name: tuple(value.shape) for name, value in system.state_dict().items() if name.startswith(prefix)}
-    found = {name: tuple(value.shape) for name, value in saved.items() if name.startswith(prefix)}
+    shapes, found = (_shapes(state, prefix) for state in (system.state_dict(), saved))
     for name in [*shapes, *found]:
         # What has no rows yet gets as many as the checkpoint has.
         is_open = name in found and shapes.get(name, ())[:1] == (0,)
@@ -81,6 +80,12 @@ def read_checkpoint(path: Path, system: pl.LightningModule, prefix: str = "") ->
                 "use the config/parsed.yaml of its run"
             )
     return checkpoint
+
+
+def _shapes(state: dict[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a state; parts may save other things, too, such as the names that codes belong to."""
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _free_name(folder: Path, name: str) -> str:
