@@ -10,8 +10,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from systems.automatic import STAND_INS, automatic_keys, decided
 from systems.experiment import Experiment
-from utils.config import load, parse
+from utils import config as config_module
+from utils.config import parse, resolve
 from utils.run_directory import add_run_keys
 from utils.schedule import unfinished
 
@@ -41,7 +43,9 @@ def read(path: Path) -> Any:
 
 def experiment(path: Path, tmp_path: Path) -> Experiment:
     missing = re.findall(r"^  (scene|root_dir|category): \?\?\?", path.read_text(), flags=re.MULTILINE)
-    config = load(path, [f"dataset.{key}=somewhere" for key in missing])
+    config = config_module.read(path, [f"dataset.{key}=somewhere" for key in missing])
+    config = decided(config, {key: STAND_INS[key] for key in automatic_keys(config)})
+    resolve(config)
     add_run_keys(config, {"exp_dir": str(tmp_path), "train": False})
     return parse(Experiment, config)
 

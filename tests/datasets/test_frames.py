@@ -73,7 +73,7 @@ def test_a_coefficient_that_the_model_does_not_have_is_an_error(tmp_path: Path, 
 
 def test_masks_lie_where_the_frame_says(tmp_path: Path):
     with_mask, without = frames(tmp_path, {"mask_path": "masks/0.png"}, {})
-    assert with_mask.mask == tmp_path / "masks" / "0.png" and without.mask is None
+    assert with_mask.file("mask_path") == tmp_path / "masks" / "0.png" and without.file("mask_path") is None
 
 
 @pytest.mark.parametrize("name", ["../0.png", "images/../../0.png", "/etc/0.png"])
@@ -82,7 +82,7 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, name: str):
         frames(tmp_path, {"file_path": name})
     assert f"path '{name}' leaves the data folder {tmp_path}; move the file there" in str(caught.value)
     with pytest.raises(ConfigError, match="leaves the data folder"):
-        _ = frames(tmp_path, {"mask_path": name})[0].mask
+        frames(tmp_path, {"mask_path": name})[0].file("mask_path")
 
 
 def test_a_path_may_wander_within_the_folder(tmp_path: Path):

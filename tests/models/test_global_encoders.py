@@ -108,7 +108,7 @@ def test_the_system_tells_the_model_what_scenes_are_called() -> None:
     system: Any = SimpleNamespace(
         trainer=SimpleNamespace(datamodule=data), model=SimpleNamespace(know_scenes=told.append)
     )
-    assert Reconstruction._views(system, "train") is views
+    assert Reconstruction._views(system, "val") is views
     assert told == [["car", "apple"]]
 
 
