@@ -74,3 +74,12 @@ def summary(scores: Scores, split: str) -> dict[str, Any]:
     """Means and single scores of a split, as metrics.json holds them."""
     views = [score for (one, _), score in scores.items() if one == split]
     return {**mean_scores(scores, split), "n_views": len(views), "views": views}
+
+
+def told(result: dict[str, Any]) -> str:
+    """One line on the `summary` of a test against photographs."""
+    perceptual = "not computed" if result["lpips"] is None else f"{result['lpips']:.4f}"
+    return (
+        f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, LPIPS {perceptual}, "
+        f"mean of {result['n_views']} views"
+    )

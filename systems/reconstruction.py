@@ -24,7 +24,7 @@ from models.base import Model
 from systems import exposures, systems
 from systems.budget import RayBudget
 from systems.camera_file import CAMERAS, restate_cameras, write_cameras
-from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary
+from systems.evaluation import Scores, evaluate, gathered, mean_scores, summary, told
 from systems.export import export_surface
 from systems.image_metrics import chosen_metrics
 from systems.loss_functions import LossReport, LossSet
@@ -33,6 +33,7 @@ from systems.optim import OptimizerConfig, SchedulerConfig, forget, make_optimiz
 from systems.panels import Picture, save_image, write_video
 from systems.pose_refinement import PoseRefinement, PoseRefinementConfig
 from systems.supervision import DATA, given_by
+from systems.training_log import logged, shown
 from utils.callbacks import ProgressLine
 from utils.config import slot
 from utils.late_counts import LateCounts
@@ -203,20 +204,8 @@ class Reconstruction(pl.LightningModule):
                 f"the loss is {report.total.item()} at step {self.global_step}; lower system.optimizer.args.lr, or "
                 "resume from an earlier checkpoint with a lower rate"
             )
-        values: dict[str, Any] = {f"train/loss_{name}": term.detach() for name, term in report.terms.items()}
-        values |= {f"train_params/lambda_{name}": weight for name, weight in report.weights.items()}
-        values |= {"train/loss": report.total.detach(), "train/minutes": self.train_seconds / 60}
-        values["train/samples_per_ray"] = rendered.n_samples / n_rays
-        if rendered.is_whole is not None:
-            values["train/rays_without_room"] = 1 - rendered.is_whole.float().mean()
-        self.log_dict(values)
-        shown: dict[str, Any] = {"train/num_rays": float(n_rays)}
-        if rendered.sharpness is not None:
-            shown["train/inv_s"] = rendered.sharpness.detach()
-        if "rgb" in report.terms or "rgb_mse" in report.terms:
-            error = report.terms["rgb_mse"] if "rgb_mse" in report.terms else 2 * report.terms["rgb"]
-            shown["train/psnr"] = -10 * torch.log10(error.detach())
-        self.log_dict(shown, prog_bar=True)
+        self.log_dict(logged(report, rendered, n_rays) | {"train/minutes": self.train_seconds / 60})
+        self.log_dict(shown(report, rendered, n_rays), prog_bar=True)
 
     def validation_step(self, index: Tensor, batch_idx: int) -> None:
         row = int(index)
@@ -244,11 +233,7 @@ class Reconstruction(pl.LightningModule):
         result = summary(scores, "test")
         path = write_metrics(folder.parent, {"step": self.step.item(), "test": result, "training": self._training()})
         if "psnr" in result:
-            perceptual = "not computed" if result["lpips"] is None else f"{result['lpips']:.4f}"
-            print(
-                f"test: PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, LPIPS {perceptual}, "
-                f"mean of {result['n_views']} views"
-            )
+            print(told(result))
         print("\n".join(str(path.resolve()) for path in [*written, path]))
 
     def predict_step(self, index: Tensor, batch_idx: int) -> None:
