@@ -33,11 +33,16 @@ class ModelConfig:
     """Rays rendered at once in evaluation."""
     background_color: Literal["white", "black", "random", "random-per-ray"] = "white"
     """Colour behind everything while training; `random` draws one a step. Evaluation is on white, or on black."""
+    output_rasterized_mc: bool = False
+    """Whether what the rays of a step saw is kept as a picture, save/preview.png, whenever training logs. They must
+    come from one image."""
     weights: str | None = None
     """State dict to start the model from."""
 
     def __post_init__(self) -> None:
         check_least(self, train_num_rays=1, ray_chunk=1)
+        if self.output_rasterized_mc and self.batch_image_sampling:
+            raise ConfigError("output_rasterized_mc needs rays of one image; set batch_image_sampling=false")
         if not self.radius > 0:
             raise ConfigError(f"radius is {self.radius}; expected more than 0")
 

@@ -17,7 +17,6 @@ from datasets.inspection import inspect_scene
 from datasets.inspection_files import write_inspection
 from datasets.inspection_report import warnings
 from datasets.module import SceneData
-from datasets.pixels import draw_pixels
 from datasets.views import Views
 from models import models
 from models.base import Model
@@ -32,8 +31,10 @@ from systems.mesh_scores import mesh_scores
 from systems.optim import OptimizerConfig, SchedulerConfig, forget, make_optimizers
 from systems.panels import Picture, save_image, write_video
 from systems.pose_refinement import PoseRefinement, PoseRefinementConfig
+from systems.preview import preview
 from systems.supervision import DATA, given_by
 from systems.training_log import logged, shown
+from systems.training_rays import backdrop, draw_rays
 from utils.callbacks import ProgressLine
 from utils.config import slot
 from utils.late_counts import LateCounts
@@ -144,7 +145,7 @@ class Reconstruction(pl.LightningModule):
         report = self.losses(rendered, drawn.target, step, self.current_epoch)
         self.budget.update(rendered.n_samples)
         self.n_samples_seen = self.n_samples_seen + rendered.n_samples
-        self._log_training(report, rendered, len(drawn.rays))
+        self._log_training(report, rendered, drawn)
         self._began = began
         return report.total
 
@@ -174,28 +175,15 @@ class Reconstruction(pl.LightningModule):
         self.step.fill_(self.global_step)
 
     def _draw_rays(self) -> RayBatch:
-        views, options = self._views("train", refined=False), self.model.config
-        one_image = not options.batch_image_sampling
-        view, pixel = draw_pixels(views, self.budget.n_rays, one_image, options.pixel_sampling)
-        drawn = views.draw(view, pixel, self._training_backdrop(len(view)))
+        drawn = draw_rays(self._views("train", refined=False), self.model.config, self.budget.n_rays)
         if self.poses is not None:
             drawn.rays = self.poses(drawn.rays, self.global_step)
         return drawn
 
-    def _training_backdrop(self, n: int) -> Float[Tensor, "n 3"]:
-        name = self.model.config.background_color
-        if name == "random":
-            return torch.rand(1, 3, device=self.device).expand(n, 3)
-        if name == "random-per-ray":
-            return torch.rand(n, 3, device=self.device)
-        return self._backdrop().expand(n, 3)
-
     def _backdrop(self) -> Float[Tensor, "3"]:
-        """Colour behind everything in evaluation."""
-        is_black = self.model.config.background_color == "black"
-        return torch.full((3,), 0.0 if is_black else 1.0, device=self.device)
+        return backdrop(self.model.config, self.device)
 
-    def _log_training(self, report: LossReport, rendered: Rendered, n_rays: int) -> None:
+    def _log_training(self, report: LossReport, rendered: Rendered, drawn: RayBatch) -> None:
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every:
             return
@@ -204,8 +192,11 @@ class Reconstruction(pl.LightningModule):
                 f"the loss is {report.total.item()} at step {self.global_step}; lower system.optimizer.args.lr, or "
                 "resume from an earlier checkpoint with a lower rate"
             )
-        self.log_dict(logged(report, rendered, n_rays) | {"train/minutes": self.train_seconds / 60})
-        self.log_dict(shown(report, rendered, n_rays), prog_bar=True)
+        self.log_dict(logged(report, rendered, len(drawn.rays)) | {"train/minutes": self.train_seconds / 60})
+        self.log_dict(shown(report, rendered, len(drawn.rays)), prog_bar=True)
+        if self.model.config.output_rasterized_mc and self.trainer.is_global_zero:
+            size = self._views("train").size(int(drawn.rays.view[0]))
+            save_image(self._folder() / "preview.png", preview(rendered, drawn, *size))
 
     def validation_step(self, index: Tensor, batch_idx: int) -> None:
         row = int(index)

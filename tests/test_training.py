@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy
 import pytest
 import torch
@@ -240,10 +241,12 @@ def test_a_traced_surface_is_tested_as_it_was_trained(tmp_path):
     words = ["model.implicit_function.dims=[48,48,48,48]", "model.implicit_function.isosurface=null"]
     words += [f"dataset.{key}={value}" for key, value in (TINY_DATA | {"size": 12, "n_test_views": 1}).items()]
     words += ["model.train_num_rays=16", "trainer.max_steps=2", "trainer.limit_val_batches=0"]
+    words += ["model.batch_image_sampling=false", "model.output_rasterized_mc=true", "trainer.log_every_n_steps=1"]
     assert run(tmp_path, "--config", str(ROOT / "configs/idr-synthetic.yaml"), "--train", *words) == 0
     (folder,) = (tmp_path / "exp/idr-synthetic").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"psnr", "psnr_fg", "mask_iou", "depth_abs_fg"} <= metrics["test"].keys()
+    assert imageio.imread(folder / "save/preview.png").shape == (12, 36, 3)
     parsed, last = str(folder / "config/parsed.yaml"), str(folder / "ckpt/last.ckpt")
     assert run(tmp_path, "--config", parsed, "--test", "--resume", last) == 0
     assert json.loads((folder / "metrics.json").read_text())["test"] == metrics["test"]
