@@ -246,8 +246,10 @@ class NeuS(Model):
     def _background(self, rays: Rays, near: Float[Tensor, "R"], light: Float[Tensor, "R"]) -> Rendered:
         """What `light`, the share of each ray that the object lets through, meets from `near` on."""
         self.march_bg.is_jittered = self.training and self.config.randomized
-        samples = self.march_bg(rays, self.occupancy_bg, near, torch.full_like(near, FAR_BACKGROUND))
-        alpha = lambda points, samples: density_alpha(self.geometry_bg.density(points), samples.width)  # noqa: E731
+        # A ray that arrives with less light than a sample needs to count ends at once.
         least = self.config.min_weight
+        far = torch.where(light < least, near, FAR_BACKGROUND)
+        samples = self.march_bg(rays, self.occupancy_bg, near, far)
+        alpha = lambda points, samples: density_alpha(self.geometry_bg.density(points), samples.width)  # noqa: E731
         samples = self.kept_bg.keep(samples, visible(samples, rays, alpha, self.config.backend, light, least))
         return render_density(rays, samples, self.geometry_bg, self.texture_bg, self.config.backend)

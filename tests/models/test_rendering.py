@@ -177,6 +177,27 @@ def test_samples_left_out_for_their_weight_hardly_change_what_is_seen(law):
     assert torch.allclose(everything.color, rest.color, atol=5e-3)
 
 
+def test_behind_an_opaque_object_nothing_is_asked(monkeypatch):
+    grid = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8}
+    geometry = {"name": "volume-density", "feature_dim": 8, "isosurface": None, "xyz_encoding_config": grid}
+    field = small_neus(
+        learned_background=True,
+        num_samples_per_ray_bg=16,
+        geometry_bg=geometry,
+        texture_bg={"name": "volume-radiance", "input_feature_dim": 8, "color_activation": "sigmoid"},
+        min_weight=1e-3,
+    ).eval()
+    field.variance.variance.data.fill_(0.6)
+    asked = []
+    density = field.geometry_bg.density
+    monkeypatch.setattr(field.geometry_bg, "density", lambda points: asked.append(points) or density(points))
+    # Through the middle of the ball, and beside the box.
+    inside, beside = rays_along_x(3, spread=0.05), rays_along_x(2, spread=2.0)
+    assert field(inside).opacity.min() > 1 - 1e-3 and sum(map(len, asked)) == 0
+    field(beside)
+    assert sum(map(len, asked)) >= 2 * 16
+
+
 def ball(points: torch.Tensor) -> torch.Tensor:
     return points.norm(dim=-1) - 0.5
 
