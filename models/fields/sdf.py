@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from models import encodings, geometries, networks
 from models.fields.activations import get_activation
-from models.fields.contraction import Contraction, contract
 from models.fields.encodings import HashGrid, ProgressiveBandHashGrid
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.mlp import MLP
 from models.fields.network import EncodedNetwork
 from utils.config import slot
+from utils.contraction import Contraction, contract
 from utils.registry import ConfigError
 
 

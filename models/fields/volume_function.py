@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models import geometries, implicit_functions, textures
-from models.fields.contraction import Contraction
 from models.fields.density import VolumeDensity
 from models.fields.implicit import FieldOutput, RadianceFunction, Sizes
 from models.fields.radiance import VolumeRadiance, check_width
 from utils.config import slot
+from utils.contraction import Contraction
 from utils.registry import ConfigError
 from utils.types import Context, RayPoints, Rays
 

@@ -1,7 +1,6 @@
 """Sampling rays where an occupancy grid says that something may be."""
 
 import ctypes
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -9,11 +8,10 @@ from torch import Tensor
 
 from models.ops import nerfacc, reference
 from models.ops.dispatch import Backend, call, check_shapes, uses_native
+from utils.contraction import Contraction
 
 GAP = 4  # cells along the side of a block, as in rays.h
 MOST_GAP = 8
-
-Contraction = Literal["box", "sphere"]
 
 
 def ray_box(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.ops import reference
 from models.ops.dispatch import PACKAGES, package
+from utils.contraction import Contraction, contract
 from utils.registry import ConfigError
 
 
@@ -20,7 +21,7 @@ def march(
     near: Tensor,
     far: Tensor,
     grid: Tensor,
-    contraction: str,
+    contraction: Contraction,
     radius: float,
     step: float | Tensor,
     cone: float,
@@ -48,7 +49,7 @@ def march(
     t_start, t_end = edges.vals[edges.is_left], edges.vals[edges.is_right]
     ray = samples.ray_indices
     middle = 0.5 * (t_start + t_end)
-    points = reference.contract(origins[ray] + middle[:, None] * directions[ray], contraction, radius)
+    points = contract(origins[ray] + middle[:, None] * directions[ray], radius, contraction)
     x, y, z = (points * len(grid)).clamp(0, len(grid) - 1).long().unbind(1)
     offsets = _offsets(ray, len(origins))
     n_solid = _before((grid[z, y, x] == reference.SOLID).long())

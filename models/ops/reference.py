@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.ops.layout import GridLayout
+from utils.contraction import Contraction, contract
 
 HASH_PRIMES = (1, 2654435761, 805459861)
 SOFTPLUS_BETA = 100.0
@@ -186,22 +187,13 @@ def spherical_harmonics(d: Float[Tensor, "3 N"], degree: int) -> Float[Tensor, "
     return torch.stack([harmonic for band in bands[:degree] for harmonic in band])
 
 
-def contract(points: Float[Tensor, "*B 3"], contraction: str, radius: float) -> Float[Tensor, "*B 3"]:
-    """World points to the unit cube: the cube of half side `radius`, or all of space with a ball of it inside."""
-    if contraction == "box":
-        return points / (2 * radius) + 0.5
-    z = points / radius
-    norm = z.norm(dim=-1, keepdim=True).clamp(min=1)
-    return z * ((2 - 1 / norm) / norm) / 4 + 0.5
-
-
 def march(
     origins: Float[Tensor, "R 3"],
     directions: Float[Tensor, "R 3"],
     near: Float[Tensor, "R"],
     far: Float[Tensor, "R"],
     grid: UInt8[Tensor, "G G G"],
-    contraction: str,
+    contraction: Contraction,
     radius: float,
     step: float | Float[Tensor, ""],
     cone: float,
@@ -215,7 +207,7 @@ def march(
         width = (t[rows] * cone).clamp(min=step)
         middle = t[rows] + 0.5 * width
         points = origins[rows, None] + middle[:, :, None] * directions[rows, None]  # [rows, K, 3]
-        cell = (contract(points, contraction, radius) * len(grid)).nan_to_num(0.0).clamp(0, len(grid) - 1).long()
+        cell = (contract(points, radius, contraction) * len(grid)).nan_to_num(0.0).clamp(0, len(grid) - 1).long()
         is_on_ray = (middle < far[rows, None]) & (t[rows] + width > t[rows])
         state = torch.where(is_on_ray, grid[cell[..., 2], cell[..., 1], cell[..., 0]], EMPTY)
         kept.append((state == SHELL) & ((state == SOLID).cumsum(1) == 0))

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from models import occupancies, ops
-from models.fields.contraction import Contraction, contract, expand
+from utils.contraction import Contraction, contract, expand
 from utils.randomness import mix
 
 EMPTY, SURFACE, SOLID = 0, 1, 2

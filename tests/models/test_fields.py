@@ -7,11 +7,11 @@ import torch
 
 from models import encodings, geometries, networks, textures
 from models.fields.activations import get_activation, trunc_exp
-from models.fields.contraction import contract, expand
 from models.fields.encodings import HashGrid, ProgressiveBandHashGrid, VanillaFrequency
 from models.fields.mlp import MLP
 from models.fields.sdf import VolumeSDF
 from utils.config import parse
+from utils.contraction import contract, expand
 from utils.registry import ConfigError
 
 GRID = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 12, "per_level_scale": 1.5, "include_xyz": True}

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from models import models
-from models.fields.contraction import contract
 from models.nerf import NeRF
 from models.neus import NeuS, Variance, VarianceConfig
 from models.rendering.composite import composite
@@ -15,6 +14,7 @@ from models.rendering.occupancy import EMPTY, SOLID, SURFACE, Everywhere, FieldV
 from models.rendering.opacity import NeusOpacity, VolsdfOpacity, annealed_slope, density_alpha
 from systems.loss_functions import tangent_curvature
 from utils.config import parse
+from utils.contraction import contract
 from utils.registry import ConfigError
 from utils.types import Rays, Samples, Target
 

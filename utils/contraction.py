@@ -14,16 +14,13 @@ from torch import Tensor
 Contraction = Literal["box", "sphere"]
 
 
-def contract(points: Float[Tensor, "N 3"], radius: float, kind: Contraction) -> Float[Tensor, "N 3"]:
+def contract(points: Float[Tensor, "*B 3"], radius: float, kind: Contraction) -> Float[Tensor, "*B 3"]:
     """World points in the unit cube; with `box`, points outside the cube leave [0, 1]."""
     if kind == "box":
         return points / (2 * radius) + 0.5
     scaled = points / radius
-    norm = scaled.norm(dim=-1, keepdim=True)
-    # The clamp keeps the branch that is not taken finite, so that its gradient is not NaN.
-    outer = norm.clamp_min(1.0)
-    pulled = torch.where(norm > 1, (2 - 1 / outer) * (scaled / outer), scaled)
-    return pulled / 4 + 0.5
+    norm = scaled.norm(dim=-1, keepdim=True).clamp_min(1)
+    return scaled * ((2 - 1 / norm) / norm) / 4 + 0.5
 
 
 def expand(unit: Float[Tensor, "N 3"], radius: float, kind: Contraction) -> Float[Tensor, "N 3"]:
