@@ -21,6 +21,7 @@ from torch import Tensor
 from datasets import datasets
 from datasets.cameras import Cameras
 from datasets.capture import Capture, CaptureConfig
+from datasets.capture_reader import CaptureReader
 from datasets.co3d_files import FrameAnnotation, Listed, read_eval_batches, read_frames, read_sequences, read_set_list
 from datasets.co3d_selection import choose_sequences, divide, find_category, thinned
 from datasets.crop import Crop
@@ -33,13 +34,12 @@ from datasets.photographs import Shot
 from datasets.points import Cloud, SparsePoints, read_cloud
 from datasets.pytorch3d import from_pytorch3d
 from datasets.region import ball_around, region_in_sight
-from datasets.views import Views
 from utils.registry import ConfigError
 from utils.similarity import scale_of
 
 
 @datasets.register("co3d")
-class Co3d:
+class Co3d(CaptureReader):
     """A category of CO3D, or a sequence of it."""
 
     @dataclass(kw_only=True)
@@ -88,24 +88,9 @@ class Co3d:
             if not 0 <= self.mask_threshold <= 1 or not self.box_crop_context >= 0:
                 raise ValueError("expected mask_threshold in [0, 1] and box_crop_context of at least 0")
 
-    def __init__(self, config: Config):
-        self.config = config
-        self._root = Path(config.root_dir)
+    config: Config
 
-    def views(self, split: str) -> Views:
-        """The views of split "train", "val" or "test".
-
-        Raises:
-            ConfigError: something is missing, broken or contradictory; the message names it.
-        """
-        return self._capture.views(split)
-
-    def path(self) -> Views | None:
-        """A camera path for the video, or None where the test split is one already."""
-        return self._capture.path()
-
-    @functools.cached_property
-    def _capture(self) -> Capture:
+    def _read(self) -> Capture:
         config = self.config
         category = find_category(self._root, config.category)
         clouds, lists = read_sequences(category), self._lists(category)

@@ -4,9 +4,7 @@ Distortion of lenses is obeyed, so the photographs need not be undistorted. COLM
 the world is and where its origin lies; `datasets.normalize` decides.
 """
 
-import functools
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from datasets import datasets
 from datasets.capture import Capture, CaptureConfig
+from datasets.capture_reader import CaptureReader
 from datasets.colmap_files import read_model
 from datasets.colmap_model import NO_POINT, ColmapModel
 from datasets.colmap_project import find_masks, find_photographs, find_project
@@ -23,36 +22,21 @@ from datasets.normalize import NormalizeConfig, normalize, points_to_scene, to_s
 from datasets.photographs import Shot
 from datasets.points import SparsePoints
 from datasets.region import region_in_sight
-from datasets.views import Views
 
 
 @datasets.register("colmap")
-class Colmap:
+class Colmap(CaptureReader):
     """A folder as COLMAP leaves it, with a binary or a text model."""
 
     @dataclass(kw_only=True)
     class Config(CaptureConfig, NormalizeConfig):
         """Keys of all captures, and how the world is normalised."""
 
-    def __init__(self, config: Config):
-        self.config = config
+    config: Config
 
-    def views(self, split: str) -> Views:
-        """The views of split "train", "val" or "test".
-
-        Raises:
-            ConfigError: something is missing, broken or contradictory; the message names it.
-        """
-        return self._capture.views(split)
-
-    def path(self) -> Views | None:
-        """A camera path for the video, or None where the test split is one already."""
-        return self._capture.path()
-
-    @functools.cached_property
-    def _capture(self) -> Capture:
+    def _read(self) -> Capture:
         config = self.config
-        project = find_project(Path(config.root_dir), config.img_downscale)
+        project = find_project(self._root, config.img_downscale)
         model = read_model(project.model)
         names = [image.name for image in model.images]
         files = find_photographs(project.images, names)

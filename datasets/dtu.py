@@ -5,7 +5,6 @@ takes the unit ball around the object to the world. Scene coordinates are those 
 those of the world: millimetres in DTU.
 """
 
-import functools
 import re
 import zipfile
 from collections.abc import Callable
@@ -20,10 +19,10 @@ from torch import Tensor
 
 from datasets import datasets
 from datasets.capture import Capture, CaptureConfig
+from datasets.capture_reader import CaptureReader
 from datasets.folders import IMAGE_ENDINGS, check_level, check_root
 from datasets.lenses import Lens
 from datasets.photographs import Shot, image_size
-from datasets.views import Views
 from utils.notice import notice
 from utils.registry import ConfigError
 
@@ -40,7 +39,7 @@ MIDDLE = (0.2, 0.8)
 
 
 @datasets.register("dtu")
-class Dtu:
+class Dtu(CaptureReader):
     """One folder, as NeuS or IDR preprocess it."""
 
     @dataclass(kw_only=True)
@@ -48,24 +47,9 @@ class Dtu:
         cameras_file: str | None = None
         """File with the cameras, relative to root_dir; null takes cameras_sphere.npz or, without it, cameras.npz."""
 
-    def __init__(self, config: Config):
-        self.config = config
-        self._root = Path(config.root_dir)
+    config: Config
 
-    def views(self, split: str) -> Views:
-        """The views of split "train", "val" or "test".
-
-        Raises:
-            ConfigError: something is missing, broken or contradictory; the message names it.
-        """
-        return self._capture.views(split)
-
-    def path(self) -> Views | None:
-        """A camera path for the video, or None where the test split is one already."""
-        return self._capture.path()
-
-    @functools.cached_property
-    def _capture(self) -> Capture:
+    def _read(self) -> Capture:
         check_root(self._root, _is_scene)
         check_level(self._root, _is_scene, "folder 'image' with a file such as cameras_sphere.npz beside it")
         path = self._cameras_file()

@@ -8,7 +8,6 @@ Nothing is warped. Where all cameras look the same way, z is up, y leads away fr
 nearest depth; it ends at the farthest or, in deep scenes, before that. So models need a background that is learned.
 """
 
-import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,13 +19,13 @@ from torch import Tensor
 
 from datasets import datasets
 from datasets.capture import Capture, CaptureConfig
+from datasets.capture_reader import CaptureReader
 from datasets.folders import IMAGE_ENDINGS, check_images, check_level, check_root
 from datasets.frames import rigid
 from datasets.lenses import Lens, at_sizes
 from datasets.normalize import NormalizeConfig, normalize, to_scene
 from datasets.photographs import Shot
 from datasets.region import common_direction, region_in_sight
-from datasets.views import Views
 from utils.registry import ConfigError
 from utils.similarity import scale_of
 
@@ -34,7 +33,7 @@ FILE = "poses_bounds.npy"
 
 
 @datasets.register("llff")
-class Llff:
+class Llff(CaptureReader):
     """One folder with poses_bounds.npy."""
 
     @dataclass(kw_only=True)
@@ -44,24 +43,10 @@ class Llff:
         up_est_method: Literal["camera", "none"] = "camera"
         """Where z points: along the mean of the cameras' up axes (camera), as in the file (none)."""
 
-    def __init__(self, config: Config):
-        self.config = config
+    config: Config
 
-    def views(self, split: str) -> Views:
-        """The views of split "train", "val" or "test".
-
-        Raises:
-            ConfigError: something is missing, broken or contradictory; the message names it.
-        """
-        return self._capture.views(split)
-
-    def path(self) -> Views | None:
-        """A camera path for the video, or None where the test split is one already."""
-        return self._capture.path()
-
-    @functools.cached_property
-    def _capture(self) -> Capture:
-        root, config = Path(self.config.root_dir), self.config
+    def _read(self) -> Capture:
+        root, config = self._root, self.config
         check_root(root, _is_set)
         check_level(root, _is_set, FILE)
         poses, size, focal, bounds = _read_cameras(root / FILE)

@@ -5,7 +5,6 @@ Poses are camera to world in OpenGL's convention. Dataset coordinates are those 
 file. Instant-NGP's `scale`, `offset` and `aabb_scale` say how that program places the scene and mean nothing here.
 """
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from datasets import datasets
 from datasets.capture import Capture, CaptureConfig
+from datasets.capture_reader import CaptureReader
 from datasets.folders import check_level, check_root
 from datasets.frame_maps import FrameMapConfig, with_maps
 from datasets.frames import Frame, frames_of, inside, number, read_transforms, rigid, with_images
@@ -25,14 +25,13 @@ from datasets.normalize import NormalizeConfig, normalize, points_to_scene, to_s
 from datasets.photographs import Shot, image_size
 from datasets.points import Cloud, SparsePoints, read_cloud
 from datasets.region import region_in_sight
-from datasets.views import Views
 from utils.registry import ConfigError
 
 FILE = "transforms.json"
 
 
 @datasets.register("transforms")
-class Transforms:
+class Transforms(CaptureReader):
     """One folder with transforms.json and the images that it names."""
 
     @dataclass(kw_only=True)
@@ -41,24 +40,10 @@ class Transforms:
         """Where z points: off the plane that most sparse points lie in (ground; these files seldom come with points),
         along the mean of the cameras' up axes (camera), as in the file (none)."""
 
-    def __init__(self, config: Config):
-        self.config = config
+    config: Config
 
-    def views(self, split: str) -> Views:
-        """The views of split "train", "val" or "test".
-
-        Raises:
-            ConfigError: something is missing, broken or contradictory; the message names it.
-        """
-        return self._capture.views(split)
-
-    def path(self) -> Views | None:
-        """A camera path for the video, or None where the test split is one already."""
-        return self._capture.path()
-
-    @functools.cached_property
-    def _capture(self) -> Capture:
-        root, config = Path(self.config.root_dir), self.config
+    def _read(self) -> Capture:
+        root, config = self._root, self.config
         check_root(root, _is_set)
         if not _is_set(root) and any(root.glob("transforms_*.json")):
             raise ConfigError(f"dataset.root_dir: {root} holds a file for each split; set dataset.name=blender")
