@@ -170,8 +170,11 @@ class NeuS(Model):
         return self.geometry.level(points)
 
     def surface_color(self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        extras = [normals] if self.texture.uses_extras else []
-        return self.texture(self.geometry.feature(points), -normals, *extras).clamp(0, 1)
+        if not self.texture.uses_extras:
+            return self.texture(self.geometry.feature(points), -normals).clamp(0, 1)
+        # The network knows the field's own normals; those of a decimated mesh smooth away what they tell.
+        field = self.geometry(points)
+        return self.texture(field.feature, -normals, unit(field.gradient)).clamp(0, 1)
 
     @torch.no_grad()
     def _contributing(self, rays: Rays, samples: Samples) -> Samples:

@@ -1,4 +1,4 @@
-"""A mesh's colours as an image: decimate, unwrap, bake.
+"""A mesh's colours as an image: unwrap, bake.
 
 Texture coordinates have their origin at the lower left, images their row 0 at the top: the texel in row `r` and
 column `c` of a square of `size` texels has its centre at u = (c + 1/2) / size, v = 1 - (r + 1/2) / size.
@@ -7,10 +7,9 @@ Charts are grown by xatlas, whose time rises much faster than the number of face
 block cuts seams along the blocks' borders and takes a tenth of the time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import fast_simplification
 import numpy as np
 import scipy.ndimage
 import torch
@@ -18,6 +17,7 @@ import xatlas
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from models.decimation import blocks
 from models.mesh import vertex_normals
 from utils.rasterization import fragments
 from utils.types import Mesh
@@ -36,21 +36,6 @@ REACH = 64
 """Texels outside of the charts."""
 
 
-def decimate(mesh: Mesh, n_faces: int) -> Mesh:
-    """The mesh with at most about `n_faces` faces, by quadric edge collapse (Garland and Heckbert 1997).
-
-    Returns:
-        Vertices, faces and normals only; `mesh` itself where it is small enough.
-    """
-    if len(mesh.faces) <= n_faces:
-        return mesh
-    simple = fast_simplification.simplify(
-        mesh.vertices.numpy(), mesh.faces.numpy().astype(np.int32), target_count=n_faces
-    )
-    vertices, faces = torch.from_numpy(simple[0]).float(), torch.from_numpy(simple[1].astype(np.int64))
-    return Mesh(vertices, faces, vertex_normals(vertices, faces))
-
-
 def unwrap(mesh: Mesh, size: int = 2048, progress: Callable[[float], None] = lambda share: None) -> Mesh:
     """The mesh with texture coordinates; vertices on seams are repeated, once per chart.
 
@@ -63,10 +48,10 @@ def unwrap(mesh: Mesh, size: int = 2048, progress: Callable[[float], None] = lam
         Vertices, faces, normals, colours if any, and uv in [0, 1]. Faces are in another order.
     """
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    blocks, pieces = list(_blocks(mesh)), []
-    for start in range(0, len(blocks), BLOCKS_AT_ONCE):
-        pieces += _flatten(mesh, blocks[start : start + BLOCKS_AT_ONCE])
-        progress(0.9 * len(pieces) / len(blocks))
+    parts, pieces = list(blocks(mesh, FACES_PER_BLOCK)), []
+    for start in range(0, len(parts), BLOCKS_AT_ONCE):
+        pieces += _flatten(mesh, parts[start : start + BLOCKS_AT_ONCE])
+        progress(0.9 * len(pieces) / len(parts))
 
     atlas = _pack(pieces, size)
     progress(1.0)
@@ -174,17 +159,6 @@ def bake(
 def _texels(uv: Float[Tensor, "V 2"], size: int) -> Float[Tensor, "V 2"]:
     """Places in the image of a texture, in texels from its upper left corner."""
     return size * torch.stack([uv[:, 0], 1 - uv[:, 1]], dim=-1)
-
-
-def _blocks(mesh: Mesh) -> Iterator[Int[Tensor, "B 3"]]:
-    """The faces, sorted into the blocks of a grid over the bounding box."""
-    centre = mesh.vertices[mesh.faces].mean(dim=1)
-    lower, upper = centre.amin(dim=0), centre.amax(dim=0)
-    per_axis = max(1, round((len(mesh.faces) / FACES_PER_BLOCK) ** (1 / 3) + 0.5))
-    place = ((centre - lower) / (upper - lower).clamp(min=1e-12) * per_axis).long().clamp(max=per_axis - 1)
-    block = (place[:, 0] * per_axis + place[:, 1]) * per_axis + place[:, 2]
-    for label in block.unique():
-        yield mesh.faces[block == label]
 
 
 def _fill(image: UInt8[Tensor, "S S 3"], is_inside: Bool[Tensor, "S S"]) -> None:

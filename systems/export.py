@@ -14,8 +14,9 @@ from torch import Tensor
 from datasets.views import Views
 from models.base import Model
 from models.cleaning import keep_components, select, smooth
+from models.decimation import decimate
 from models.mesh import EmptySurface, extract_surface, report
-from models.texture_atlas import bake, decimate, unwrap
+from models.texture_atlas import bake, unwrap
 from systems.mesh_files import export_mesh, moved
 from systems.photograph_color import PhotographColor
 from systems.unseen import seen_faces
@@ -190,7 +191,14 @@ def _clean(mesh: Mesh, config: ExportConfig, views: Views | None) -> tuple[Mesh,
         mesh = select(mesh, is_seen)
     mesh, losses["components_dropped"] = keep_components(mesh, config.keep_components, config.min_component_share)
     mesh = smooth(mesh, config.smoothing)
-    return decimate(mesh, config.max_faces or len(mesh.faces)), losses
+    return _decimated(mesh, config.max_faces or len(mesh.faces)), losses
+
+
+def _decimated(mesh: Mesh, n_faces: int) -> Mesh:
+    if len(mesh.faces) <= n_faces:
+        return mesh
+    with progress(f"decimation to {n_faces:,} faces", len(mesh.faces), "faces") as tell:
+        return decimate(mesh, n_faces, tell)
 
 
 def _texture(
@@ -198,7 +206,7 @@ def _texture(
 ) -> tuple[Mesh, dict[str, Any]]:
     """The light twin of a mesh with its texture, and what there is to say of that."""
     size, source = config.texture_size, color
-    light = decimate(replace(mesh, colors=None), config.texture_faces)
+    light = _decimated(replace(mesh, colors=None), config.texture_faces)
     with progress("texture atlas", len(light.faces), "faces") as tell:
         light = unwrap(light, size, tell)
     if config.texture_source == "photographs":

@@ -8,9 +8,10 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import torch
 
-from models import texture_atlas
+from models import decimation, texture_atlas
+from models.decimation import decimate
 from models.mesh import extract, report
-from models.texture_atlas import _texels, bake, decimate, unwrap
+from models.texture_atlas import _texels, bake, unwrap
 from utils import rasterization
 from utils.rasterization import fragments
 from utils.types import Mesh
@@ -63,6 +64,18 @@ def test_decimation_keeps_the_surface(light):
     outward = torch.nn.functional.normalize(light.vertices * torch.tensor([1.0, 1.0, 0.0]), dim=-1) * 0.6
     assert ((light.vertices - outward) / 0.2 * light.normals).sum(dim=-1).min() > 0.8
     assert decimate(light, 4000) is light
+
+
+def test_a_mesh_that_is_decimated_in_blocks_stays_closed_and_in_place(monkeypatch):
+    monkeypatch.setattr(decimation, "AT_ONCE", 4000)
+    monkeypatch.setattr(decimation, "FACES_PER_BLOCK", 2000)
+    full, shares = extract(torus, CUBE, 96), []
+    light = decimate(full, 800, shares.append)
+    summary = report(light)
+    assert len(full.faces) > 2 * 4000 and 600 < summary["faces"] <= 800
+    assert summary["is_watertight"] and summary["euler"] == 0
+    assert torus(light.vertices).abs().max() < 0.03
+    assert shares == sorted(shares) and shares[-1] == 1 and len(shares) > 8
 
 
 def test_unwrapping_cuts_seams_and_moves_nothing(light):

@@ -484,9 +484,11 @@ def test_a_higher_threshold_lies_farther_out_for_a_distance_and_farther_in_for_a
     assert (many | ~few).all() and many.sum() > few.sum() > 0
 
 
-def test_the_colour_of_a_surface_takes_no_gradient_of_the_distance():
+def test_the_colour_of_a_surface_is_that_of_the_fields_own_normal_seen_along_the_given_one():
     model = small_neus()
     points, normals = torch.rand(50, 3) - 0.5, torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
-    torch.testing.assert_close(model.geometry.feature(points), model.geometry(points).feature)
-    expected = model.texture(model.geometry(points).feature, -normals, normals).clamp(0, 1)
+    field = model.geometry(points)
+    torch.testing.assert_close(model.geometry.feature(points), field.feature)
+    own = torch.nn.functional.normalize(field.gradient, dim=-1)
+    expected = model.texture(field.feature, -normals, own).clamp(0, 1)
     torch.testing.assert_close(model.surface_color(points, normals), expected)
