@@ -6,8 +6,8 @@
 
 An iteration is forward, backward and a step of Adam, on rays of the object that the program renders. Both ways have the
 same parameters and take turns on the same rays, so that a machine that is busy with other things is busy for both;
-what counts is the median of their ratios. Points outside of anything need no backward pass here, so the ratio grows
-while space empties: their share is printed, too.
+what counts is the median of their ratios. Points outside of anything cost a pass through the trunk alone here, so the
+ratio grows while space empties: the share of the others is printed, too.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from torch import nn  # noqa: E402
 from datasets.pixels import draw_pixels  # noqa: E402
 from datasets.synthetic import Synthetic  # noqa: E402
 from datasets.views import Views  # noqa: E402
+from models.fields.implicit import FieldOutput  # noqa: E402
 from models.fields.nerf_mlp import NerfMLP  # noqa: E402
 from models.generic import Generic  # noqa: E402
 from scripts.bench.plain_nerf import PlainNerf  # noqa: E402
@@ -105,11 +106,10 @@ def _difference(iteration: Iteration, seed: int) -> str:
     """How far both ways are apart on the same rays, and the share of points that are in anything."""
     shares = []
 
-    def note(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-        shares.append((output > 0).float().mean().item())
+    def note(module: nn.Module, inputs: object, output: FieldOutput) -> None:
+        shares.append((output.density > 0).float().mean().item())
 
-    densities = [part for name, part in iteration.model.named_modules() if name.endswith("heads.density")]
-    hooks = [density.register_forward_hook(note) for density in densities]
+    hooks = [function.register_forward_hook(note) for function in iteration.model.functions]
     batch = iteration.draw(seed)
     ours = iteration.colors("ours", batch, seed)
     for hook in hooks:
