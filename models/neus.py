@@ -92,6 +92,9 @@ class NeuS(Model):
                     "give them (configs/neus-dtu.yaml does) or set learned_background to false"
                 )
 
+        def last_changes(self) -> dict[str, int]:
+            return {"cos_anneal_end": self.cos_anneal_end}
+
     is_distance = True
 
     def __init__(self, config: "NeuS.Config"):

@@ -6,9 +6,10 @@
     python scripts/ablation.py trainer.log_every_n_steps=10          key=value words change all rows
 
 A row is a preset, demo or neus-blender-fast, with a few keys changed; its run lies in
-<exp_dir>/<scene>-<steps>/<row>. Rows that are done are skipped, and one that was interrupted goes on from its last
-checkpoint: after Ctrl-C start the same command again. A step has as many samples in every row, so rows differ in the
-time they take: about 4 minutes on two CPU cores, with finite differences two to three times that.
+<exp_dir>/<scene>-<steps>/<row>. Surfaces are measured where test views see them, see docs/evaluation.md. Rows that are
+done are skipped, and one that was interrupted goes on from its last checkpoint: after Ctrl-C start the same command
+again. A step has as many samples in every row, so rows differ in the time they take: about 4 minutes on two CPU cores,
+with finite differences two to three times that.
 """
 
 import argparse
@@ -28,9 +29,10 @@ from utils.registry import ConfigError, nearest  # noqa: E402
 
 COLUMNS = {
     "test.psnr": "PSNR, dB",
-    "geometry.chamfer": "Chamfer, scene units",
-    "geometry.chamfer_percent": "Chamfer, % of diameter",
-    "geometry.normal_consistency": "normal consistency",
+    "geometry_visible.chamfer": "Chamfer, scene units",
+    "geometry_visible.chamfer_percent": "Chamfer, % of diameter",
+    "geometry_visible.f_score@0.5%": "F-score at 0.5 %",
+    "geometry_visible.normal_consistency": "normal consistency",
     "training.steps_per_second": "steps/s",
     "training.minutes": "minutes",
 }
@@ -118,10 +120,10 @@ def scene_keys(arguments: argparse.Namespace) -> tuple[str, list[str]]:
     return "neus-blender-fast", [*keys, *([f"dataset.surface_file={arguments.surface}"] if arguments.surface else [])]
 
 
-def finished(folder: Path) -> Path | None:
-    """The run of a row that has been trained, meshed and tested."""
+def finished(folder: Path, section: str) -> Path | None:
+    """The run of a row that is through with a section of metrics.json: `test` is the last one of a training."""
     for path in sorted(folder.glob("*/metrics.json")):
-        if "test" in json.loads(path.read_text()):
+        if section in json.loads(path.read_text()):
             return path.parent
     return None
 
@@ -142,6 +144,11 @@ def command(variant: Variant, folder: Path, arguments: argparse.Namespace) -> li
     return [*start, "--config", str(ROOT / f"configs/{preset}.yaml"), *keys]
 
 
+def measurement(path: Path) -> list[str]:
+    """What compares the surface of a run with the true one."""
+    return [sys.executable, str(ROOT / "scripts/evaluate.py"), str(path), "--visible", "test"]
+
+
 def run(words: list[str]) -> int:
     """Exit code of a command. Ctrl-C reaches it once, and it is given the time to save its checkpoint."""
     with subprocess.Popen(words, cwd=ROOT, start_new_session=True) as child:
@@ -153,9 +160,22 @@ def run(words: list[str]) -> int:
             return INTERRUPTED
 
 
+def complete(title: str, variant: Variant, folder: Path, arguments: argparse.Namespace) -> list[int]:
+    """Exit codes of what a row still lacks: its training, and the measurement where the true surface is known."""
+    codes = []
+    if finished(folder, "test") is None:
+        print(title, flush=True)
+        codes.append(run(command(variant, folder, arguments)))
+    trained = finished(folder, "geometry")
+    if trained is not None and not any(codes) and finished(folder, "geometry_visible") is None:
+        print(f"{title}: measuring", flush=True)
+        codes.append(run(measurement(trained)))
+    return codes
+
+
 def write_table(folder: Path, chosen: list[Variant]) -> None:
     """Prints the rows that are done, and writes them to table.md and table.csv."""
-    done = {variant: run for variant in chosen if (run := finished(folder / variant.name))}
+    done = {variant: run for variant in chosen if (run := finished(folder / variant.name, "test"))}
     without = [f"{variant.name}: not finished" for variant in chosen if variant not in done]
     rows = []
     for variant, path in done.items():
@@ -179,11 +199,9 @@ def main(words: list[str]) -> int:
         folder = arguments.exp_dir.resolve() / f"{scene}-{arguments.steps}"
         codes = []
         for number, variant in enumerate(arguments.chosen, start=1):
-            if finished(folder / variant.name) is not None:
-                continue
-            print(f"row {number} of {len(arguments.chosen)}, {variant.name}: {variant.meaning}", flush=True)
-            codes.append(run(command(variant, folder / variant.name, arguments)))
-            if codes[-1] == INTERRUPTED:
+            title = f"row {number} of {len(arguments.chosen)}, {variant.name}: {variant.meaning}"
+            codes += complete(title, variant, folder / variant.name, arguments)
+            if INTERRUPTED in codes:
                 break
         write_table(folder, arguments.chosen)
     except (ConfigError, OSError) as error:

@@ -7,7 +7,7 @@ with those four names. An integer `end_step` counts optimiser steps and a float 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from utils.registry import ConfigError, nearest
 
@@ -69,8 +69,19 @@ class Schedule:
         return self.start + (self.end - self.start) * min(max(share, 0.0), 1.0)
 
 
+@runtime_checkable
+class Stepwise(Protocol):
+    """Options of something that changes at steps of its own."""
+
+    def last_changes(self) -> dict[str, int]:
+        """Keys that name steps, and the last step at which each changes anything."""
+        ...
+
+
 def unfinished(config: Any, max_steps: int, where: str = "") -> list[str]:
     """One line for each schedule in a tree of dataclasses that training leaves before its end.
+
+    Schedules are values of type `Schedule`, and keys that a `Stepwise` dataclass names.
 
     Args:
         config: dataclass, mapping, list, or anything else (which holds no schedule).
@@ -83,7 +94,13 @@ def unfinished(config: Any, max_steps: int, where: str = "") -> list[str]:
         if config.end_step is not None and max_steps >= 0 and config.end_step > max_steps:
             return [f"{where} ends at step {config.end_step}, after trainer.max_steps ({max_steps})"]
         return []
-    return [line for key, value in _children(config, where) for line in unfinished(value, max_steps, key)]
+    changes = config.last_changes() if isinstance(config, Stepwise) else {}
+    found = [
+        f"{where}.{key} changes something at step {step}, after trainer.max_steps ({max_steps})"
+        for key, step in changes.items()
+        if 0 <= max_steps < step
+    ]
+    return found + [line for key, value in _children(config, where) for line in unfinished(value, max_steps, key)]
 
 
 def _children(config: Any, where: str) -> Iterator[tuple[str, Any]]:

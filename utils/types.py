@@ -123,13 +123,16 @@ class RayPoints(Record):
 
 @dataclass
 class Context(Record):
-    """What a model knows about the scene of each ray besides its weights; empty when it knows one scene only.
+    """What functions are told besides points; empty when a model knows one scene only.
 
     Attributes:
         code: [R, G] global code of the ray's scene and time, or None without an encoder.
+        only_dense: whether answers matter where the density is positive alone: elsewhere a function may give any
+            finite feature, and need not learn.
     """
 
     code: Float[Tensor, "R G"] | None = None
+    only_dense: bool = False
 
     def __getitem__(self, rows: slice | Tensor) -> "Context":
         return self.map(lambda tensor: tensor[rows])

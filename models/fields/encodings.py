@@ -98,6 +98,10 @@ class ProgressiveBandHashGrid(HashGrid):
         update_steps: int = 1000
         """Steps between one added level and the next."""
 
+        def last_changes(self) -> dict[str, int]:
+            n_added = self.n_levels - self.start_level
+            return {"update_steps": self.start_step + n_added * self.update_steps} if n_added > 0 else {}
+
     def __init__(self, config: "ProgressiveBandHashGrid.Config", n_inputs: int = 3):
         super().__init__(config, n_inputs)
         self.start_level = config.start_level
@@ -125,6 +129,9 @@ class VanillaFrequency(Encoding):
         """Steps over which the octaves fade in one after the other; 0 shows all at once."""
         include_xyz: bool = False
         """Whether 2x - 1 precedes the features."""
+
+        def last_changes(self) -> dict[str, int]:
+            return {"n_masking_step": self.n_masking_step}
 
     def __init__(self, config: "VanillaFrequency.Config", n_inputs: int = 3):
         super().__init__()

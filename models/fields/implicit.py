@@ -11,7 +11,7 @@ All are built as `function(config, sizes)`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -92,6 +92,7 @@ class RadianceFunction(ImplicitFunction):
     def level(self, points: Float[Tensor, "N 3"], context: Context) -> Float[Tensor, "N"]:
         """Negative where denser than the isosurface's threshold."""
         assert self.isosurface is not None
+        context = replace(context, only_dense=True)
         return self.isosurface.threshold - self.at(points, torch.zeros_like(points), context).density[:, 0]
 
     def at(self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], context: Context) -> FieldOutput:

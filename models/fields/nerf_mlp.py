@@ -11,6 +11,7 @@ from models.fields.implicit import FieldOutput, RadianceFunction, Sizes
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.point_embedding import PointEmbedding
 from models.fields.radiance_heads import RadianceConfig, RadianceHeads
+from models.ops import Gated
 from utils.types import Context, RayPoints, Rays
 
 
@@ -20,7 +21,8 @@ class NerfMLP(RadianceFunction):
     direction, colour.
 
     What a ray has in common, its code and its direction, is multiplied by its share of a layer's weights once per ray
-    and added to what the points give; nothing is laid side by side.
+    and added to what the points give; nothing is laid side by side. Where only what is dense counts, points of empty
+    space cost a CPU a pass through the trunk and nothing else.
     """
 
     @dataclass
@@ -48,13 +50,17 @@ class NerfMLP(RadianceFunction):
             embedded = self.position(rays, points).flatten(0, 1)
         else:
             embedded = points.t.new_empty(shape.numel(), 0)
-        hidden = self._trunk(embedded, context.code, shape[1])
-        return self.heads(hidden.view(*shape, self.config.n_hidden_neurons_xyz), rays)
+        density, hidden, rows = self._trunk(embedded, context, shape[1])
+        density, of_direction = density.view(shape), self.heads.of_directions(rays)
+        if rows is None:
+            hidden = hidden.view(*shape, self.config.n_hidden_neurons_xyz)
+            return FieldOutput(density, self.heads.colors(hidden, of_direction[:, None]))
+        color = self.heads.colors(hidden, of_direction.index_select(0, rows // max(shape[1], 1)))
+        everywhere = color.new_zeros(shape.numel(), color.shape[1]).index_copy(0, rows, color)
+        return FieldOutput(density, everywhere.view(*shape, color.shape[1]))
 
-    def _trunk(
-        self, embedded: Float[Tensor, "N E"], code: Float[Tensor, "R G"] | None, n_points: int
-    ) -> Float[Tensor, "N H"]:
-        weights, addends = [], []
+    def _trunk(self, embedded: Float[Tensor, "N E"], context: Context, n_points: int) -> Gated:
+        weights, addends, code = [], [], context.code
         for index, layer in enumerate(self.trunk):
             assert isinstance(layer, nn.Linear)
             weight, addend = layer.weight, layer.bias
@@ -63,4 +69,7 @@ class NerfMLP(RadianceFunction):
                 addend = F.linear(code, of_code, addend).repeat_interleave(n_points, dim=0)
             weights.append(weight)
             addends.append(addend)
-        return ops.skip_network(embedded, weights, addends, self.config.append_xyz)
+        density = self.heads.density
+        return ops.skip_network(
+            embedded, weights, addends, self.config.append_xyz, (density.weight, density.bias), context.only_dense
+        )

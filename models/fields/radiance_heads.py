@@ -83,14 +83,24 @@ class RadianceHeads(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "R P H"], rays: Rays) -> FieldOutput:
         """Answers for the outputs of a trunk at the points of rays."""
-        return FieldOutput(self.density(hidden)[..., 0], self._color(hidden, rays))
+        return FieldOutput(self.density(hidden)[..., 0], self.colors(hidden, self.of_directions(rays)[:, None]))
 
-    def _color(self, hidden: Float[Tensor, "R P H"], rays: Rays) -> Float[Tensor, "R P C"]:
-        """The two layers before the first activation are multiplied with each other, not one after the other with
-        every point; the share of the direction is multiplied once per ray."""
-        width = hidden.shape[-1]
-        of_trunk, of_direction = self.color_hidden.weight[:, :width], self.color_hidden.weight[:, width:]
+    def of_directions(self, rays: Rays) -> Float[Tensor, "R K"]:
+        """What the direction of a ray adds to the hidden layer of the colour, once for all of its points."""
+        of_trunk, of_direction = self._color_weights()
         bias = torch.addmv(self.color_hidden.bias, of_trunk, self.intermediate.bias)
-        per_ray = F.linear(self.direction(F.normalize(rays.directions, dim=-1)), of_direction, bias)
-        per_point = F.linear(hidden, of_trunk @ self.intermediate.weight)
-        return torch.sigmoid(self.color(torch.relu_(per_point + per_ray[:, None])))
+        return F.linear(self.direction(F.normalize(rays.directions, dim=-1)), of_direction, bias)
+
+    def colors(self, hidden: Float[Tensor, "*B H"], of_direction: Float[Tensor, "..."]) -> Float[Tensor, "*B C"]:
+        """Colours from the outputs of a trunk and what `of_directions` says, [*B, K] or of a shape that spreads to it.
+
+        The two layers before the first activation are multiplied with each other, not one after the other with every
+        point.
+        """
+        total = F.linear(hidden, self._color_weights()[0] @ self.intermediate.weight) + of_direction
+        return torch.sigmoid(self.color(torch.relu_(total)))
+
+    def _color_weights(self) -> tuple[Float[Tensor, "K H"], Float[Tensor, "K D"]]:
+        """Of the trunk and of the direction."""
+        width = self.intermediate.out_features
+        return self.color_hidden.weight[:, :width], self.color_hidden.weight[:, width:]

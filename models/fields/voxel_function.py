@@ -51,6 +51,9 @@ class ScaffoldConfig:
                 f"calculating_steps, {min(self.calculating_steps)}"
             )
 
+    def last_changes(self) -> dict[str, int]:
+        return {"calculating_steps": max(self.calculating_steps), "cropping_steps": max(self.cropping_steps, default=0)}
+
 
 @implicit_functions.register("voxel-grid")
 class VoxelFunction(RadianceFunction):

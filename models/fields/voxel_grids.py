@@ -64,6 +64,9 @@ class GridConfig:
         if self.n_features < 1:
             raise ConfigError(f"n_features is {self.n_features}; expected 1 or more")
 
+    def last_changes(self) -> dict[str, int]:
+        return {"resolution_changes": max(self.resolution_changes)}
+
 
 @dataclass
 class FactorConfig(GridConfig):

@@ -13,12 +13,13 @@ from models.ops.hash_grid import encode, encode_jacobian
 from models.ops.layout import GridLayout
 from models.ops.marching import empty_gaps, march, ray_box
 from models.ops.networks import field, mlp, sdf_field
-from models.ops.skips import skip_network
+from models.ops.skips import Gated, skip_network
 
 native.keep_large_blocks()
 closed_form.sum_in_single_precision()
 
 __all__ = [
+    "Gated",
     "GridLayout",
     "composite",
     "distortion",

@@ -1,7 +1,7 @@
 """`multipass-ea`: one function after another, each asked where the one before it saw something."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -69,6 +69,8 @@ class MultiPass(Renderer):
                 f"needs {least} or more, set n_pts_per_ray_training and n_pts_per_ray_evaluation"
             )
         noise = config.density_noise_std_train if self.training else 0.0
+        # Noise gives points of empty space a part in the picture.
+        context = replace(context, only_dense=noise == 0 and self.raymarcher.config.density_relu)
         rendered, weights = None, None
         for function in functions:
             if weights is not None:

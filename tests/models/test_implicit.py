@@ -1,7 +1,7 @@
 """Laws of the Implicitron family: points on rays, passes, and the models made of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -171,6 +171,28 @@ def test_noise_on_densities_is_for_training():
     renderer.eval()
     one, other = (renderer(rays, points, [Ball(1.0)], Context()).color for _ in range(2))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("cuts_off", [True, False])
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_points_of_empty_space_are_left_out_without_a_trace(noise, cuts_off):
+    marcher = {"name": "emission-absorption", "density_relu": cuts_off, "replicate_last_interval": True}
+    config = {"name": "multipass-ea", "density_noise_std_train": noise, "raymarcher": marcher}
+    model = build(renderer=config, num_passes=2).train()
+    found, told = [], []
+    for leaves_out in (True, False):
+        if not leaves_out:
+            for function in model.functions:
+                function.register_forward_pre_hook(lambda _, asked: (*asked[:2], replace(asked[2], only_dense=False)))
+        for function in model.functions:
+            function.register_forward_hook(lambda _, asked, __: told.append(asked[2].only_dense))
+        torch.manual_seed(1)
+        model.zero_grad()
+        rendered = model(rays_of(20))
+        (rendered.color.square().sum() + rendered.coarse.color.sum() + rendered.opacity.sum()).backward()
+        found.append([rendered.color.detach(), rendered.depth.detach(), *(p.grad for p in model.parameters())])
+    assert told[:2] == [noise == 0 and cuts_off] * 2 and not any(told[-2:])
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
 
 
 def test_weights_are_there_on_request():

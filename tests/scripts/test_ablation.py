@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import launch
-from scripts import ablation
+from scripts import ablation, evaluate
 from systems.experiment import Experiment
 from utils.config import load, parse
 from utils.run_directory import add_run_keys
@@ -35,10 +35,15 @@ def test_every_row_is_a_valid_configuration_that_differs_from_the_first(preset, 
         seen.append((experiment.model, experiment.system))
 
 
-def finish(folder: Path, psnr: float, sections: tuple[str, ...] = ("test", "geometry", "training")) -> None:
+ALL = ("test", "geometry", "geometry_visible", "training")
+
+
+def finish(folder: Path, psnr: float, sections: tuple[str, ...] = ALL) -> None:
+    surface = {"chamfer": 0.01, "chamfer_percent": 0.5, "normal_consistency": 0.9, "f_score@0.5%": 0.8, "accuracy": 1.0}
     content = {
         "test": {"psnr": psnr},
-        "geometry": {"chamfer": 0.01, "chamfer_percent": 0.5, "normal_consistency": 0.9, "accuracy": 1.0},
+        "geometry": surface,
+        "geometry_visible": surface,
         "training": {"minutes": 4.0, "steps_per_second": 20.0},
     }
     folder.mkdir(parents=True)
@@ -74,12 +79,25 @@ def test_finished_rows_are_skipped_and_interrupted_ones_go_on(tmp_path, monkeypa
     said = capsys.readouterr().out
     table = [line for line in said.splitlines() if line.startswith("|")]
     assert table[0] == (
-        "| run | PSNR, dB | Chamfer, scene units | Chamfer, % of diameter | normal consistency | steps/s | minutes |"
+        "| run | PSNR, dB | Chamfer, scene units | Chamfer, % of diameter | F-score at 0.5 % | normal consistency | "
+        "steps/s | minutes |"
     )
     assert table[2].startswith("| base: the preset | 30 |") and table[3].startswith("| volsdf: VolSDF opacity | 31 |")
     assert "* no-mask: not finished" in said and str(root / "table.csv") in said
     with (root / "table.csv").open() as file:
         assert [row[1] for row in csv.reader(file)] == ["PSNR, dB", "30.0", "31.0"]
+
+
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_a_surface_is_measured_once_where_the_true_one_is_known(has_truth, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "synthetic-50/base/@1"
+    finish(path, 30.0, ("test", "geometry", "training") if has_truth else ("test", "training"))
+    commands = []
+    monkeypatch.setattr(ablation, "run", lambda words: commands.append(words) or 0)
+    assert ablation.main(["--exp_dir", str(tmp_path), "--steps", "50", "--rows", "base"]) == 0
+    assert [words[1:] for words in commands] == [
+        [str(ablation.ROOT / "scripts/evaluate.py"), str(path), "--visible", "test"]
+    ] * has_truth
 
 
 def test_the_rows_of_a_scene_read_it(tmp_path):
@@ -114,13 +132,15 @@ def test_an_interruption_waits_for_the_child(tmp_path):
 def test_a_row_trains_for_real_and_only_once(tmp_path, capfd, monkeypatch):
     # In this process: a new one needs seconds for its imports.
     monkeypatch.delenv("INSTANT_SURFACES_TRIAL", raising=False)
-    monkeypatch.setattr(ablation, "run", lambda words: launch.main(words[2:]))
+    programs = {"launch.py": launch.main, "evaluate.py": evaluate.main}
+    monkeypatch.setattr(ablation, "run", lambda words: programs[Path(words[1]).name](words[2:]))
     words = ["--exp_dir", str(tmp_path), "--rows", "volsdf", "--steps", "4", "--gpu", "none", *TINY]
     assert ablation.main(words) == 0
     said = capfd.readouterr().out
     assert "row 1 of 1, volsdf" in said
     (run,) = (tmp_path / "synthetic-4/volsdf").iterdir()
     metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["geometry_visible"]["chamfer"] > 0
     assert metrics["step"] == 4 and metrics["training"]["steps_per_second"] > 0
     assert f"| volsdf: VolSDF opacity | {metrics['test']['psnr']:.4g} |" in said
     assert ablation.main(words) == 0

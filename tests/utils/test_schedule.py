@@ -65,3 +65,20 @@ def test_schedules_that_training_leaves_before_their_end_are_found() -> None:
     assert late == "system.weights.a ends at step 200, after trainer.max_steps (100)"
     assert by_epoch.startswith("system.widths[0] counts epochs because its end, 5.0, is a float")
     assert unfinished(config, max_steps=-1) == [by_epoch]
+
+
+@dataclass
+class Grid:
+    resolutions: dict[int, int]
+    crops: int = 0
+
+    def last_changes(self) -> dict[str, int]:
+        return {"resolutions": max(self.resolutions), "crops": self.crops}
+
+
+def test_changes_after_the_last_step_are_found() -> None:
+    config = {"model": {"grid": Grid({0: 8, 200: 16}, 100)}}
+    assert unfinished(config, max_steps=100) == [
+        "model.grid.resolutions changes something at step 200, after trainer.max_steps (100)"
+    ]
+    assert len(unfinished(config, max_steps=50)) == 2 and unfinished(config, max_steps=-1) == []
