@@ -40,9 +40,9 @@ def decimate(mesh: Mesh, n_faces: int, progress: Callable[[float], None] = lambd
     remainder = max(AT_ONCE, REMAINDER * n_faces)
     if len(faces) > remainder:
         place, faces = _thinned(mesh, remainder / len(faces), progress)
-    simple = fast_simplification.simplify(place, faces.int().numpy(), target_count=n_faces)
+    place, faces = _simplified(place, faces, n_faces)
     progress(1.0)
-    vertices, faces = torch.from_numpy(simple[0]).float(), torch.from_numpy(simple[1].astype(np.int64))
+    vertices = torch.from_numpy(place).float()
     return Mesh(vertices, faces, vertex_normals(vertices, faces))
 
 
@@ -64,17 +64,20 @@ def _thinned(
     vertices, faces, n, done = [], [], 0, 0
     for block in blocks(mesh, FACES_PER_BLOCK):
         used, local = block.unique(return_inverse=True)
-        place, corner = fast_simplification.simplify(
-            mesh.vertices[used].double().numpy(),
-            local.int().numpy(),
-            target_count=max(4, int(share * len(block))),
-            preserve_border=True,
-        )
+        place, corner = _simplified(mesh.vertices[used].double().numpy(), local, max(4, int(share * len(block))), True)
         vertices.append(place)
-        faces.append(torch.from_numpy(corner.astype(np.int64)) + n)
+        faces.append(corner + n)
         n, done = n + len(place), done + len(block)
         progress(0.8 * done / len(mesh.faces))
     return _welded(np.concatenate(vertices), torch.cat(faces))
+
+
+def _simplified(
+    place: Float64[np.ndarray, "V 3"], faces: Int[Tensor, "F 3"], n_faces: int, keeps_border: bool = False
+) -> tuple[Float64[np.ndarray, "W 3"], Int[Tensor, "G 3"]]:
+    corner = faces.int().numpy()
+    simple = fast_simplification.simplify(place, corner, target_count=n_faces, preserve_border=keeps_border)
+    return simple[0], torch.from_numpy(simple[1].astype(np.int64))
 
 
 def _welded(
