@@ -51,7 +51,7 @@ def make_parser() -> Parser:
     parser.add_argument("--resume", type=Path, metavar="CKPT", help="checkpoint to go on from, or to evaluate")
     parser.add_argument("--resume_weights_only", action="store_true", help="new run from the weights of --resume")
     parser.add_argument("--gpu", metavar="IDS", help="CUDA devices such as 0 or 0,1; none for the CPU; mps")
-    parser.add_argument("--exp_dir", default="./exp", metavar="DIR", help="root of all runs (default ./exp)")
+    parser.add_argument("--exp_dir", metavar="DIR", help="root of all runs (default ./exp)")
     parser.add_argument("--runs_dir", default="./runs", metavar="DIR", help="root of TensorBoard logs (default ./runs)")
     plugin = "plug-in that registers parts: dotted name, or path of a Python file; may be repeated"
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=plugin)

@@ -41,6 +41,9 @@ def add_run_keys(config: DictConfig, arguments: dict[str, Any], overrides: Seque
         config: needs `name`; `tag` and `seed` are optional.
         arguments: the parsed command line, recorded as `cmd_args`; its `exp_dir` is the root of all runs.
         overrides: its `key=value` words; a folder given there always stays.
+
+    Raises:
+        ConfigError: no name, or another root than the run has that goes on.
     """
     if not config.get("name"):
         raise ConfigError("name is required: add name=VALUE to the command line")
@@ -54,7 +57,13 @@ def add_run_keys(config: DictConfig, arguments: dict[str, Any], overrides: Seque
     stamp = os.environ.setdefault(_TRIAL, time.strftime("@%Y%m%d-%H%M%S"))
     config.setdefault("seed", int(os.environ.setdefault(_SEED, str(int(time.time() * 1000) % 1000))))
     config.setdefault("trial_name", f"{config.get('tag') or ''}{stamp}")
-    config.setdefault("exp_dir", str(Path(arguments["exp_dir"]) / str(config.name)))
+    asked = Path(arguments["exp_dir"] or "./exp") / str(config.name)
+    if arguments["exp_dir"] and Path(config.get("exp_dir", asked)).resolve() != asked.resolve():
+        raise ConfigError(
+            f"--exp_dir {arguments['exp_dir']} has no effect: the run of this configuration goes on in "
+            f"{config.exp_dir}; remove it, or choose a folder by save_dir=DIR"
+        )
+    config.setdefault("exp_dir", str(asked))
     trial = Path(config.exp_dir) / config.trial_name
     for kind in _FOLDERS:
         config.setdefault(f"{kind}_dir", str(trial / kind))

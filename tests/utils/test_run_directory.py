@@ -46,8 +46,13 @@ def test_a_process_of_another_device_uses_the_same_folder_and_seed(tmp_path: Pat
 
 def test_keys_of_a_parsed_configuration_stay(tmp_path: Path) -> None:
     given = {"name": "a", "trial_name": "old@1", "exp_dir": "elsewhere", "save_dir": "pictures"}
-    config = run_keys(given, tmp_path)
+    config = OmegaConf.create(given)
+    add_run_keys(config, COMMAND | {"exp_dir": None})
     assert (config.save_dir, config.ckpt_dir) == ("pictures", str(Path("elsewhere/old@1/ckpt")))
+    # A root that would not be obeyed is refused; that of the run is not.
+    with pytest.raises(ConfigError, match=f"--exp_dir {tmp_path} has no effect: .* goes on in elsewhere; remove it"):
+        run_keys(given, tmp_path)
+    assert run_keys(given | {"exp_dir": str(tmp_path / "a")}, tmp_path).exp_dir == str(tmp_path / "a")
 
 
 def test_a_new_training_of_a_parsed_configuration_gets_a_folder_of_its_own(tmp_path: Path) -> None:
