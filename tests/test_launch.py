@@ -1,6 +1,7 @@
 """Laws of the command line, on a plug-in whose training costs nothing."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,9 +57,13 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def start(words: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch.py"), *words], capture_output=True, text=True, timeout=300, env=os.environ
-    )
+    command = [sys.executable, str(ROOT / "launch.py"), *words]
+    # Where tests run in the background, Ctrl-C is ignored, and children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def trials(tmp_path: Path) -> list[Path]:
