@@ -56,20 +56,23 @@ class Variant:
 
 def variants(n_steps: int) -> list[Variant]:
     """All rows of trainings of so many steps."""
-    finite = ("model.geometry.grad_type=finite_difference", "model.geometry.finite_difference_eps=progressive")
+    levels = "model.geometry.xyz_encoding_config"
+    added = f"{levels}.update_steps={max(n_steps // 20, 1)}"
+    progressive = (f"{levels}.otype=ProgressiveBandHashGrid", f"{levels}.start_level=4", added)
+    shrinking = (*progressive, "model.geometry.finite_difference_eps=progressive")
+    finite = (*shrinking, "model.geometry.grad_type=finite_difference")
     # Weights are those of the papers for an object of about unit size; warmed up in the first twentieth.
     ramp = max(n_steps // 20, 1)
-    levels = "model.geometry.xyz_encoding_config"
     curvature = (f"system.loss.lambda_curvature=[0,0.0,5.0e-4,{ramp}]", "system.loss.curvature_decay=1.0")
-    tangent = ("model.num_neighbors=2048", f"system.loss.lambda_tangent_curvature=[0,0.0,1.0,{ramp}]", finite[1])
+    tangent = ("model.num_neighbors=2048", f"system.loss.lambda_tangent_curvature=[0,0.0,1.0,{ramp}]", *shrinking)
     no_mask = "system.loss.lambda_mask=0.0"
     alone = (no_mask, "system.loss.lambda_opaque=0.1", "system.loss.lambda_sparsity=0.01")
     return [
         Variant("base", "the preset"),
-        Variant("all-levels", "no progressive levels", (f"{levels}.start_level=${{{levels}.n_levels}}",)),
-        Variant("finite-differences", "gradients by finite differences", finite),
-        Variant("curvature", "finite differences and curvature loss (Neuralangelo)", (*finite, *curvature)),
-        Variant("tangent-curvature", "curvature loss of normals (PermutoSDF)", tangent),
+        Variant("progressive", "progressive levels", progressive),
+        Variant("finite-differences", "progressive levels, gradients by finite differences", finite),
+        Variant("curvature", "the same with curvature loss (Neuralangelo)", (*finite, *curvature)),
+        Variant("tangent-curvature", "progressive levels, curvature loss of normals (PermutoSDF)", tangent),
         Variant("volsdf", "VolSDF opacity", ("model.opacity.name=volsdf", "model.cos_anneal_end=0")),
         Variant("no-culling", "samples without weight kept", ("model.min_weight=0.0",)),
         Variant("no-probes", "eikonal at samples only", ("model.num_probes=0", "system.loss.lambda_empty=0.0")),
