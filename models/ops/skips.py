@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.ops.autograd import first_order_only
 
-# Rows of a block, whose activations stay in a CPU's cache.
+# Rows that are computed at once; activations of no more than these are kept for rows that count for nothing.
 _BLOCK = 2048
 
 
@@ -89,7 +89,7 @@ class _PositiveRows(torch.autograd.Function):
         # No rows are one empty block.
         for start in range(0, max(n, 1), _BLOCK):
             block = slice(start, min(start + _BLOCK, n))
-            of_block = [part[block] if is_addend and part.dim() == 2 else part for part, is_addend in _parts(layers)]
+            of_block = [part[block] if row % 2 and part.dim() == 2 else part for row, part in enumerate(layers)]
             found = _activations(skips, x[block], of_block, [one[: block.stop - start] for one in into])
             torch.addmv(bias, found[-1], weight[0], out=gate[block])
             positive = (gate[block] > 0).nonzero()[:, 0]
@@ -128,11 +128,6 @@ class _PositiveRows(torch.autograd.Function):
         of_gate_weight = (of_gate @ found[-1])[None]
         of_x = None if of_x is None else _spread(of_x, rows, len(x))
         return None, None, of_x, of_gate_weight, of_gate.sum(0, keepdim=True), *reversed(of_layers)
-
-
-def _parts(layers: Sequence[Tensor]) -> list[tuple[Tensor, bool]]:
-    """Weights and addends in turn, and whether it is an addend."""
-    return [(part, bool(number % 2)) for number, part in enumerate(layers)]
 
 
 def _spread(values: Tensor, rows: Tensor, n: int) -> Tensor:
