@@ -26,7 +26,7 @@ from systems.automatic import automatic_keys, decided
 from systems.experiment import Experiment
 from systems.loss_functions import LossSet
 from systems.trainer import make_trainer
-from tests.models.test_rendering import rays_along_x, small_nerf, small_neus
+from tests.models.small import rays_along_x, small_nerf, small_neus
 from tests.ops.gpu import device_of
 from utils import late_counts
 from utils.config import parse, read, resolve
