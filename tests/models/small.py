@@ -58,3 +58,15 @@ def small_nerf(**options) -> NeRF:
 
 def ball(points: torch.Tensor) -> torch.Tensor:
     return points.norm(dim=-1) - 0.5
+
+
+def rays_of(n: int, seed: int = 0) -> Rays:
+    """From around towards the origin, with everything that rays may carry."""
+    torch.manual_seed(seed)
+    origins = 3 * torch.nn.functional.normalize(torch.randn(n, 3), dim=-1)
+    directions = torch.nn.functional.normalize(0.3 * torch.randn(n, 3) - origins, dim=-1)
+    row = torch.arange(n) % 2
+    one = torch.ones(n)
+    return Rays(
+        origins, directions, one[:, None].expand(n, 3), row, row[:, None].expand(n, 2), one, row, one, 0.01 * one
+    )

@@ -11,7 +11,7 @@ from models.fields.decoders import MLPDecoder
 from models.fields.scaffold import Scaffold
 from models.fields.voxel_grids import FullGrid, VectorGrid, VectorMatrixGrid, VoxelGrid
 from systems.loss_functions import LossSet
-from tests.models.test_implicit import rays_of
+from tests.models.small import rays_of
 from utils.config import parse
 from utils.registry import ConfigError
 from utils.schedule import Schedule

@@ -7,7 +7,7 @@ from models.fields.implicit import Sizes
 from models.fields.nerf_mlp import NerfMLP
 from scripts import bench_nerf_mlp
 from scripts.bench.plain_nerf import PlainNerf
-from tests.models.test_implicit import rays_of
+from tests.models.small import rays_of
 from utils.types import Context, RayPoints
 
 
