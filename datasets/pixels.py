@@ -42,7 +42,7 @@ def draw_pixels(
         return _places(views, torch.arange(int(low), int(high), device=device))
     size = views.cameras.size
     view = torch.randint(len(views), (1 if one_image else n_pixels,), device=device).expand(n_pixels)
-    pixel = torch.randint(_LARGE, (n_pixels, 2), device=device) % size[view]
+    pixel = torch.randint(_LARGE, (n_pixels, 2), device=device) % size.index_select(0, view)
     return view, pixel
 
 

@@ -193,15 +193,14 @@ class NeuS(Model):
         """Colour premultiplied by opacity."""
         points = samples.points(rays)
         probes = self._probe_points(points)
-        field = self.geometry(torch.cat([points, probes]))
-        n = len(samples)
-        gradient = field.gradient[:n]
-        normal = unit(gradient)
-        directions = rays.directions[samples.ray]
+        everywhere = torch.cat([points.T, probes.T], dim=1).T  # feature-major, as kernels want it
+        field, beside = self.geometry(everywhere).split(len(samples))
+        normal = unit(field.gradient)
+        directions = samples.of_rays(rays.directions)
         sharpness = self.variance()
         slope = annealed_slope((directions * normal).sum(-1), self.progress)
-        alpha = self.opacity(field.sdf[:n], slope, samples.width, sharpness, self.config.backend)
-        color = self.texture(field.feature[:n], directions, normal)
+        alpha = self.opacity(field.sdf, slope, samples.width, sharpness, self.config.backend)
+        color = self.texture(field.feature, directions, normal)
         channels = [color, normal] if "normal" in self.asked or not self.training else [color]
         seen = composite(samples, alpha, *channels, backend=self.config.backend)
         rendered = Rendered(seen.sums[0], seen.opacity, seen.depth, samples=samples, n_samples=samples.n_wanted)
@@ -209,10 +208,9 @@ class NeuS(Model):
         if not self.training:
             return rendered
         rendered.weights, rendered.sharpness = seen.weights, sharpness
-        rendered.sdf, rendered.gradient = field.sdf[:n], gradient
-        rendered.laplacian = None if field.laplacian is None else field.laplacian[:n]
+        rendered.sdf, rendered.gradient, rendered.laplacian = field.sdf, field.gradient, field.laplacian
         if len(probes):
-            rendered.probes = Probes(field.sdf[n:], field.gradient[n:], self.occupancy.at(probes) == EMPTY)
+            rendered.probes = Probes(beside.sdf, beside.gradient, self.occupancy.at(probes) == EMPTY)
         if self.config.num_neighbors:
             rendered.neighbors = self._neighbors(samples, points.detach(), normal.detach())
         rendered.tap_share = self.geometry.tap_share

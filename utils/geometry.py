@@ -15,4 +15,4 @@ def length(vectors: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B"]:
 
 def unit(vectors: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3"]:
     """Vectors brought to length 1; zero stays zero."""
-    return vectors / length(vectors)[..., None]
+    return vectors * vectors.square().sum(-1, keepdim=True).clamp_min(1e-12).rsqrt()

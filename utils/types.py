@@ -223,9 +223,13 @@ class Samples(Record):
     def width(self) -> Float[Tensor, "N"]:
         return self.t_end - self.t_start
 
+    def of_rays(self, values: Float[Tensor, "R C"]) -> Float[Tensor, "N C"]:
+        """What the ray of each sample has; feature-major in memory, as kernels read it."""
+        return values.T.contiguous().index_select(1, self.ray).T
+
     def points(self, rays: Rays) -> Float[Tensor, "N 3"]:
         """World positions of the midpoints."""
-        return rays.origins[self.ray] + self.t[:, None] * rays.directions[self.ray]
+        return torch.addcmul(self.of_rays(rays.origins), self.of_rays(rays.directions), self.t[:, None])
 
     def keep(self, chosen: Bool[Tensor, "N"], capacity: int | None = None) -> "Samples":
         """Only the chosen samples, along the same rays.
@@ -234,13 +238,16 @@ class Samples(Record):
             capacity: length to pad them to; None for as many as there are, whose number a GPU is waited for.
         """
         chosen = chosen & self.is_sample if self.is_padded else chosen
-        before = torch.cat([chosen.new_zeros(1, dtype=torch.int64), chosen.cumsum(0)])
-        offsets = before[self.offsets]
+        columns = self.t_start, self.t_end, self.ray
         if capacity is None:
-            return Samples(self.t_start[chosen], self.t_end[chosen], self.ray[chosen], offsets, self.is_whole)
-        offsets, is_whole = fitting(offsets, capacity)
+            # Rows first: indexing with a mask would look for them once per column.
+            row = chosen.nonzero()[:, 0]
+            t_start, t_end, ray = (values.index_select(0, row) for values in columns)
+            return Samples(t_start, t_end, ray, torch.searchsorted(row, self.offsets), self.is_whole)
+        before = torch.cat([chosen.new_zeros(1, dtype=torch.int64), chosen.cumsum(0)])
+        offsets, is_whole = fitting(before[self.offsets], capacity)
         place = torch.where(chosen & (before[:-1] < offsets[-1]), before[:-1], capacity)
-        t_start, t_end, ray = (moved(values, place, capacity) for values in (self.t_start, self.t_end, self.ray))
+        t_start, t_end, ray = (moved(values, place, capacity) for values in columns)
         is_whole = is_whole if self.is_whole is None else is_whole & self.is_whole
         return Samples(t_start, t_end, ray, offsets, is_whole)
 

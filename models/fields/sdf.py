@@ -34,6 +34,16 @@ class SDFOutput:
     feature: Float[Tensor, "N F"]
     laplacian: Float[Tensor, "N"] | None = None
 
+    def split(self, n: int) -> tuple["SDFOutput", "SDFOutput"]:
+        """The first `n` points and the others. Columns of feature-major arrays, which their gradients are then, too."""
+        n_points = [n, len(self.sdf) - n]
+        sdfs = self.sdf.split(n_points)
+        gradients, features = (rows.T.split(n_points, dim=1) for rows in (self.gradient, self.feature))
+        laplacians = (None, None) if self.laplacian is None else self.laplacian.split(n_points)
+        parts = zip(sdfs, gradients, features, laplacians, strict=True)
+        here, there = (SDFOutput(sdf, gradient.T, feature.T, bend) for sdf, gradient, feature, bend in parts)
+        return here, there
+
 
 @geometries.register("volume-sdf")
 class VolumeSDF(nn.Module):
@@ -124,7 +134,7 @@ class VolumeSDF(nn.Module):
 
     def _analytic(self, points: Float[Tensor, "N 3"]) -> SDFOutput:
         feature, gradient = self.network.with_gradient(self._unit(points))
-        sdf, slope = self._activate_with_slope(feature[:, 0])
+        sdf, slope = self._activate_with_slope(feature.T[0])  # a row: its gradient is feature-major
         gradient = gradient / (2 * self.radius)
         if slope is not None:
             gradient = gradient * slope[:, None]

@@ -128,12 +128,23 @@ def empty_gaps(grid: UInt8[Tensor, "G G G"]) -> UInt8[Tensor, "B B B"]:
         [ceil(G / 4), ...] chessboard distance to the next block that holds anything, itself included, at most
         MOST_GAP; 0 where the block does.
     """
-    blocks = torch.nn.functional.max_pool3d(grid[None, None].ne(0).to(torch.uint8).float(), GAP, ceil_mode=True)
-    gaps = torch.zeros_like(blocks)
+    n = -(-len(grid) // GAP)
+    cells = torch.nn.functional.pad(grid != 0, [0, n * GAP - len(grid)] * 3)
+    holds = cells.view(n, GAP, n, GAP, n, GAP).any(1).any(2).any(3)
+    gaps = torch.zeros_like(holds, dtype=torch.uint8)
     for _ in range(MOST_GAP):
-        gaps += blocks == 0
-        blocks = torch.nn.functional.max_pool3d(blocks, 3, stride=1, padding=1)
-    return gaps[0, 0].to(torch.uint8)
+        gaps += ~holds
+        for axis in range(3):  # one after the other: several times faster than pooling cubes
+            holds = _with_neighbors(holds, axis)
+    return gaps
+
+
+def _with_neighbors(holds: Bool[Tensor, "B B B"], axis: int) -> Bool[Tensor, "B B B"]:
+    """Blocks that hold something, and those before and after them along an axis."""
+    wider, n = holds.clone(), len(holds) - 1
+    wider.narrow(axis, 1, n).logical_or_(holds.narrow(axis, 0, n))
+    wider.narrow(axis, 0, n).logical_or_(holds.narrow(axis, 1, n))
+    return wider
 
 
 class _Occupancy(ctypes.Structure):

@@ -105,7 +105,7 @@ def visible(
         ones = torch.ones(1, len(samples), device=opacity.device)
         weights, _ = ops.composite(opacity, ones, samples.offsets, backend=backend)
         if least > 0:
-            return (weights if light is None else weights * light[samples.ray]) >= least
+            return (weights if light is None else weights * light.index_select(0, samples.ray)) >= least
         # w = alpha * T, so T is known wherever alpha is not zero; clear samples before an opaque one stay.
         transmittance = weights / opacity.clamp_min(1e-12)
         return (transmittance >= _OPAQUE) | (opacity < 1e-12)

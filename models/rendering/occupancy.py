@@ -160,7 +160,7 @@ class SurfaceShell(Occupancy):
 
     The band is where an interval can have any opacity at the present sharpness, plus half a cell's diagonal, so it
     narrows as the surface sharpens and a ray gets a dozen samples instead of a thousand. Cells of four times the side
-    are asked first and only those near the surface are refined.
+    are asked first; they are halved, twice, where it is not clear yet what their parts are.
     """
 
     @dataclass
@@ -189,23 +189,21 @@ class SurfaceShell(Occupancy):
         assert field.sdf is not None
         band = min(self.band / float(field.sharpness), self.max_band)
         n = self.resolution // 4
-        centers = expand(
-            self._unit(torch.arange(n**3, device=self.cells.device), 0.5, n), self.radius, self.contraction
-        )
-        coarse = self._state(field.sdf(centers), band, n)
-        near = (coarse == SURFACE).nonzero()[:, 0]
-        points = (centers[near, None] + self._children()).view(-1, 3)
-        fine = coarse[:, None].repeat(1, 64)
-        fine[near] = self._state(field.sdf(points), band, self.resolution).view(-1, 64)
-        # Each row holds the 4 x 4 x 4 cells of a coarse one; they are dealt out to their places.
-        self._fill(fine.view(n, n, n, 4, 4, 4).permute(0, 3, 1, 4, 2, 5).reshape_as(self.cells))
-
-    def _children(self) -> Float[Tensor, "64 3"]:
-        """World offsets of the centres of 4 x 4 x 4 cells from that of the coarse cell they make up, z slowest."""
-        side = 2 * self.radius / self.resolution
-        offset = (torch.arange(4, device=self.cells.device) - 1.5) * side
-        z, y, x = torch.meshgrid(offset, offset, offset, indexing="ij")
-        return torch.stack([x, y, z], dim=-1).view(64, 3)
+        axis, corner = (torch.arange(size, device=self.cells.device) for size in (n, 2))
+        places = torch.cartesian_prod(axis, axis, axis).T  # [3, M] rows z, y, x of the cells to ask
+        children = torch.cartesian_prod(corner, corner, corner).T  # [3, 8]
+        states = torch.empty((n, n, n), dtype=torch.uint8, device=self.cells.device)
+        while True:
+            sdf = field.sdf(expand(((places.flip(0) + 0.5) / n).T, self.radius, self.contraction))
+            states[tuple(places)] = found = self._state(sdf, band, n)
+            if n == self.resolution:
+                break
+            # Parts of a cell whose distance is below the band are within reach as well: no need to ask them.
+            unclear = places[:, (found == SURFACE) & (sdf.abs() >= band)]
+            places, n = (2 * unclear[..., None] + children[:, None]).flatten(1), 2 * n
+            for side in range(3):
+                states = states.repeat_interleave(2, side)
+        self._fill(states)
 
     def _state(self, sdf: Float[Tensor, "M"], band: float, resolution: int) -> UInt8[Tensor, "M"]:
         reach = band + self.SLACK * math.sqrt(3) * self.radius / resolution

@@ -13,7 +13,7 @@ def render_density(
 ) -> Rendered:
     """What a density field shows along rays, on the rays' backdrop (Mildenhall et al. 2020, NeRF, eq. 3)."""
     density, feature = geometry(samples.points(rays))
-    color = texture(feature, rays.directions[samples.ray])
+    color = texture(feature, samples.of_rays(rays.directions))
     alpha = density_alpha(density, samples.width)
     seen = composite(samples, alpha, color, backend=backend)
     return Rendered(

@@ -30,6 +30,25 @@ def test_a_shell_narrows_as_the_surface_sharpens():
     assert shares[0] > shares[1] > shares[2] > 0
 
 
+@pytest.mark.parametrize("sharpness", [20.0, 100.0, 1000.0])
+def test_a_shell_asked_by_halves_is_the_shell_of_all_cells_for_a_fraction_of_the_questions(sharpness):
+    grid, n_asked = SurfaceShell(SurfaceShell.Config(resolution=64), 1.0, "box"), 0
+
+    def counted(points: torch.Tensor) -> torch.Tensor:
+        nonlocal n_asked
+        n_asked += len(points)
+        return ball(points)
+
+    grid.refresh(0, FieldView(opacity=ball, sdf=counted, sharpness=sharpness), seed=0)
+    axis = (torch.arange(64) + 0.5) / 32 - 1
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    sdf = ball(torch.stack([x, y, z], dim=-1).view(-1, 3)).view_as(grid.cells)
+    reach = min(5 / sharpness, 0.2) + SurfaceShell.SLACK * math.sqrt(3) / 64
+    every = torch.where(sdf.abs() < reach, SURFACE, torch.where(sdf < 0, SOLID, EMPTY))
+    assert torch.equal(grid.cells.long(), every)
+    assert n_asked < 0.4 * 64**3
+
+
 @pytest.mark.parametrize("contraction", ["box", "sphere"])
 def test_a_moving_average_finds_what_is_opaque(contraction):
     grid = MovingAverage(MovingAverage.Config(resolution=16), 1.0, contraction, threshold=0.01)
