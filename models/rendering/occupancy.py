@@ -198,14 +198,19 @@ class SurfaceShell(Occupancy):
             states[tuple(places)] = found = self._state(sdf, band, n)
             if n == self.resolution:
                 break
-            # Parts of a cell whose distance is below the band are within reach as well: no need to ask them.
-            unclear = places[:, (found == SURFACE) & (sdf.abs() >= band)]
+            # So near the surface that all of a cell's parts are in the shell, they need not be asked.
+            sure = band - self._half_diagonal(n) + 2 * self._half_diagonal(self.resolution)
+            unclear = places[:, (found == SURFACE) & (sdf.abs() >= sure)]
             places, n = (2 * unclear[..., None] + children[:, None]).flatten(1), 2 * n
             for side in range(3):
                 states = states.repeat_interleave(2, side)
         self._fill(states)
 
     def _state(self, sdf: Float[Tensor, "M"], band: float, resolution: int) -> UInt8[Tensor, "M"]:
-        reach = band + self.SLACK * math.sqrt(3) * self.radius / resolution
+        reach = band + self._half_diagonal(resolution)
         state = torch.where(sdf < 0, SOLID, EMPTY)
         return torch.where(sdf.abs() < reach, SURFACE, state).to(torch.uint8)
+
+    def _half_diagonal(self, resolution: int) -> float:
+        """How much the field may change between the centre of a cell and its corners."""
+        return self.SLACK * math.sqrt(3) * self.radius / resolution
