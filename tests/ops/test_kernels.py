@@ -219,3 +219,10 @@ def test_a_position_gradient_of_a_distance_field_is_refused_by_its_kernel():
     _, gradient = ops.sdf_field(x, table, case.layout(), weights, biases, case.activation)
     gradient.square().sum().backward()
     assert x.grad is not None and x.grad.abs().max() > 0
+
+
+def test_subnormal_numbers_are_zero_to_kernels_and_to_nobody_else():
+    small = torch.full((1, 4096), 1e-40)
+    (product,) = ops.mlp(small, [torch.ones(1, 1)], [None], "relu", backend="native")
+    assert not product.any()
+    assert (small * 1).all(), "the caller's arithmetic has changed"
