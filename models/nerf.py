@@ -16,7 +16,7 @@ from models.fields.density import VolumeDensity
 from models.fields.isosurface import IsosurfaceConfig
 from models.fields.radiance import VolumeRadiance, check_width
 from models.rendering.capacity import Capacity
-from models.rendering.marching import March, box_range, cone_angle, visible
+from models.rendering.marching import March, cone_angle, visible
 from models.rendering.occupancy import Everywhere, FieldView, MovingAverage
 from models.rendering.opacity import density_alpha
 from models.rendering.volume import render_density
@@ -84,11 +84,8 @@ class NeRF(Model):
 
     def forward(self, rays: Rays) -> Rendered:
         self.march.is_jittered = self.training and self.config.randomized
-        if self.is_unbounded:
-            near, far = torch.full_like(rays.origins[:, 0], NEAR), torch.full_like(rays.origins[:, 0], FAR)
-        else:
-            near, far = box_range(rays, self.radius)
-        samples = self.march(rays, self.occupancy, near, far)
+        ends = [torch.full_like(rays.origins[:, 0], end) for end in (NEAR, FAR)] if self.is_unbounded else []
+        samples = self.march(rays, self.occupancy, *ends)
         samples = self.kept.keep(samples, visible(samples, rays, self._alpha, self.config.backend))
         return render_density(rays, samples, self.geometry, self.texture, self.config.backend)
 

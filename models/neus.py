@@ -157,11 +157,11 @@ class NeuS(Model):
     def forward(self, rays: Rays) -> Rendered:
         config = self.config
         self.march.is_jittered = self.training and config.randomized
-        near, far = box_range(rays, self.radius)
-        samples = self._contributing(rays, self.march(rays, self.occupancy, near, far))
+        samples = self._contributing(rays, self.march(rays, self.occupancy))
         rendered = self._foreground(rays, samples)
         if config.learned_background:
-            begin = torch.where(far > near, far, torch.full_like(far, NEAR_BACKGROUND))
+            near, far = box_range(rays, self.radius)
+            begin = torch.where(far > near, far, NEAR_BACKGROUND)
             behind = self._background(rays, begin, 1 - rendered.opacity.detach())
             rendered.background = behind
             rendered.n_samples = rendered.n_samples + behind.n_samples

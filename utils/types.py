@@ -9,6 +9,7 @@ Every record is a dataclass of tensors. Conventions, everywhere:
 * Colours are in [0, 1], as stored in the images (no gamma is applied).
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -214,7 +215,7 @@ class Samples(Record):
     def n_rays(self) -> int:
         return self.offsets.shape[0] - 1
 
-    @property
+    @functools.cached_property
     def t(self) -> Float[Tensor, "N"]:
         """Midpoints."""
         return 0.5 * (self.t_start + self.t_end)

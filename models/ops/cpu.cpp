@@ -214,23 +214,34 @@ EXPORT void neus_alpha_backward(i64 n_threads, i64 N, const float *sdf, const fl
     });
 }
 
-EXPORT void march_count(i64 n_threads, const MarchRays *rays, i64 R, i64 *counts) {
+constexpr i64 KEPT = 64;  // as in marching.py
+
+// Keeps the first intervals of each ray, kept[R, 2, KEPT], so that few rays are walked a second time.
+EXPORT void march_count(i64 n_threads, const MarchRays *rays, i64 R, i64 *counts, float *kept) {
     parallel(n_threads, ceil_div(R, RAYS), [=](i64 part) {
-        for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++)
+        for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++) {
+            float *first = kept + 2 * KEPT * r;
             counts[r] = walk(rays->grid, rays->origins + 3 * r, rays->directions + 3 * r, rays->near[r], rays->far[r],
-                             *rays->step, rays->cone, rays->jitter[r], INT64_MAX, nullptr, nullptr);
+                             *rays->step, rays->cone, rays->jitter[r], INT64_MAX, KEPT, first, first + KEPT);
+        }
     });
 }
 
 // Rays whose samples end beyond the capacity of the arrays are left out.
-EXPORT void march_fill(i64 n_threads, const MarchRays *rays, i64 R, i64 capacity, const i64 *offsets, float *t_start,
-                       float *t_end, i64 *ray) {
+EXPORT void march_fill(i64 n_threads, const MarchRays *rays, i64 R, i64 capacity, const i64 *offsets,
+                       const float *kept, float *t_start, float *t_end, i64 *ray) {
     parallel(n_threads, ceil_div(R, RAYS), [=](i64 part) {
         for (i64 r = part * RAYS; r < least(R, (part + 1) * RAYS); r++) {
             if (offsets[r + 1] > capacity) continue;
-            walk(rays->grid, rays->origins + 3 * r, rays->directions + 3 * r, rays->near[r], rays->far[r], *rays->step,
-                 rays->cone, rays->jitter[r], offsets[r + 1] - offsets[r], t_start + offsets[r], t_end + offsets[r]);
-            for (i64 i = offsets[r]; i < offsets[r + 1]; i++) ray[i] = r;
+            const float *first = kept + 2 * KEPT * r;
+            float *start = t_start + offsets[r], *end = t_end + offsets[r];
+            const i64 n = offsets[r + 1] - offsets[r];
+            if (n > KEPT)
+                walk(rays->grid, rays->origins + 3 * r, rays->directions + 3 * r, rays->near[r], rays->far[r],
+                     *rays->step, rays->cone, rays->jitter[r], n, n, start, end);
+            else
+                for (i64 i = 0; i < n; i++) start[i] = first[i], end[i] = first[KEPT + i];
+            for (i64 i = 0; i < n; i++) ray[offsets[r] + i] = r;
         }
     });
 }

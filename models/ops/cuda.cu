@@ -140,7 +140,7 @@ KERNEL(march, const __grid_constant__ MarchRays rays, i64 R, i64 capacity, i64 *
     constexpr i64 NO_LIMIT = (i64)1 << 62;
     const i64 first = offsets ? offsets[r] : 0, limit = offsets ? offsets[r + 1] - first : NO_LIMIT;
     const i64 n = walk(rays.grid, rays.origins + 3 * r, rays.directions + 3 * r, rays.near[r], rays.far[r], *rays.step,
-                       rays.cone, rays.jitter[r], limit, offsets ? t_start + first : nullptr, t_end + first);
+                       rays.cone, rays.jitter[r], limit, offsets ? limit : 0, t_start + first, t_end + first);
     if (!offsets) counts[r] = n;
     else
         for (i64 i = 0; i < n; i++) ray[first + i] = r;

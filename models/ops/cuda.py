@@ -60,11 +60,11 @@ def _composite_backward(*arguments: Any) -> list[Launch]:
 
 
 # One kernel counts and writes: two could be compiled to instructions that round differently.
-def _march_count(rays: Any, n_rays: int, counts: Tensor) -> list[Launch]:
+def _march_count(rays: Any, n_rays: int, counts: Tensor, _: None) -> list[Launch]:
     return [Launch("march", n_rays, 1, (rays, n_rays, 0, counts, None, None, None, None))]
 
 
-def _march_fill(rays: Any, n_rays: int, capacity: int, offsets: Tensor, *arrays: Tensor) -> list[Launch]:
+def _march_fill(rays: Any, n_rays: int, capacity: int, offsets: Tensor, _: None, *arrays: Tensor) -> list[Launch]:
     return [Launch("march", n_rays, 1, (rays, n_rays, capacity, None, offsets, *arrays))]
 
 

@@ -7,11 +7,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from models.ops import nerfacc, reference
-from models.ops.dispatch import Backend, call, check_shapes, uses_native
+from models.ops.dispatch import Backend, call, check_shapes, on_gpu, uses_native
 from utils.contraction import Contraction
 
 GAP = 4  # cells along the side of a block, as in rays.h
 MOST_GAP = 8
+KEPT = 64  # intervals of a ray, as in cpu.cpp
 
 
 def ray_box(
@@ -107,14 +108,15 @@ def march(
     occupancy = _Occupancy(addresses[0], len(cells), radius, contraction == "sphere", addresses[1])
     rays = _MarchRays(*(tensor.data_ptr() for tensor in floats), occupancy, step.data_ptr(), cone)
     counts = near.new_empty(n, dtype=torch.int64)
-    call("march_count", rays, n, counts)
+    kept = None if on_gpu(near) else near.new_empty(n, 2, KEPT)
+    call("march_count", rays, n, counts, kept)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     if capacity is None:
         capacity = int(offsets[-1])
         ends, ray = near.new_empty(2, capacity), counts.new_empty(capacity)
     else:
         ends, ray = near.new_zeros(2, capacity), counts.new_zeros(capacity)
-    call("march_fill", rays, n, capacity, offsets, ends[0], ends[1], ray)
+    call("march_fill", rays, n, capacity, offsets, kept, ends[0], ends[1], ray)
     return ends[0], ends[1], ray, offsets
 
 

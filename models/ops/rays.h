@@ -79,11 +79,11 @@ struct Walker {
     }
 };
 
-// Finds at most `limit` intervals of a ray and returns how many; writes them unless t_start is null.
+// Finds at most `limit` intervals of a ray and returns how many; writes the first `room` of them.
 //
 // A single copy: counting and writing must run the same instructions, or rounding could make them disagree.
 SINGLE_COPY i64 walk(const Occupancy &grid, const float *o, const float *d, float near, float far, float step,
-                     float cone, float jitter, i64 limit, float *t_start, float *t_end) {
+                     float cone, float jitter, i64 limit, i64 room, float *t_start, float *t_end) {
     const Walker walker(grid, o, d);
     const float first = near + jitter * step, per_step = 1 / step;
     float t = first, exit = -INFINITY;
@@ -95,7 +95,7 @@ SINGLE_COPY i64 walk(const Occupancy &grid, const float *o, const float *d, floa
         if (!(middle < exit)) state = walker.look(middle, &exit);  // in another cell than the interval before
         if (state == SOLID) break;
         if (state == SHELL) {
-            if (t_start) t_start[count] = t, t_end[count] = t + width;
+            if (count < room) t_start[count] = t, t_end[count] = t + width;
             count++;
         }
         k++;

@@ -36,10 +36,22 @@ class March(nn.Module):
         self.cone, self.is_jittered = cone, is_jittered
         self.capacity = Capacity()
 
-    def forward(self, rays: Rays, occupancy: Occupancy, near: Float[Tensor, "R"], far: Float[Tensor, "R"]) -> Samples:
-        """Intervals between `near` and `far` in cells that may hold something; a solid cell ends its ray."""
+    def forward(
+        self,
+        rays: Rays,
+        occupancy: Occupancy,
+        near: Float[Tensor, "R"] | None = None,
+        far: Float[Tensor, "R"] | None = None,
+    ) -> Samples:
+        """Intervals in cells that may hold something; a solid cell ends its ray.
+
+        Args:
+            near, far: [R] range of each ray; None where the box of the occupancy alone shall limit it.
+        """
         n = len(rays)
         device = rays.origins.device
+        near = torch.zeros(n, device=device) if near is None else near
+        far = torch.full((n,), torch.inf, device=device) if far is None else far
         jitter = torch.rand(n, device=device) if self.is_jittered else torch.full((n,), 0.5, device=device)
         is_padded = self.training and ops.runs_ahead(self.backend, near)
         capacity = self.capacity.rows(n) if is_padded else None
