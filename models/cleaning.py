@@ -1,4 +1,4 @@
-"""Meshes without what nobody wants to keep: specks, faces that no camera sees, the steps of the grid."""
+"""Meshes without what nobody wants to keep: specks, cavities, faces that no camera sees, the steps of the grid."""
 
 from dataclasses import replace
 
@@ -6,36 +6,63 @@ import numpy as np
 import scipy.sparse
 import torch
 import trimesh
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.mesh import components, face_areas, vertex_normals
+from models.mesh import PER_CALL, components, face_areas, vertex_normals
 from utils.types import Mesh
 
 SHRINK, INFLATE = 0.5, 0.52
 """Steps of one round of smoothing: what the first pulls in, the second pushes out (Taubin 1995)."""
 
 
-def keep_components(mesh: Mesh, n: int = 0, least_share: float = 0.0) -> tuple[Mesh, int]:
+def keep_components(
+    mesh: Mesh, n: int = 0, least_share: float = 0.0, fills_cavities: bool = False
+) -> tuple[Mesh, int]:
     """The connected parts that matter.
 
     Args:
-        mesh: with one part at least.
+        mesh: with one part at least, its faces wound outward.
         n: how many parts are kept, the largest by area first; 0 sets no limit.
         least_share: share of the whole area below which a part is dropped, in [0, 1). The largest part always stays.
+        fills_cavities: whether closed parts that bound a hollow within something solid are dropped, whatever their
+            size; they do not count for the whole area.
 
     Returns:
         The mesh and how many parts it has lost.
     """
     count, part = components(mesh)
     area = torch.bincount(part, face_areas(mesh), minlength=count)
+    if fills_cavities:
+        area[_cavities(mesh, part, area)] = 0
     order = area.argsort(descending=True)
-    stays = area[order] >= least_share * area.sum()
+    stays = (area[order] >= least_share * area.sum()) & (area[order] > 0)
     stays[0] = True
     stays[n or len(stays) :] = False
     if stays.all():
         return mesh, 0
     return select(mesh, torch.isin(part, order[stays])), int((~stays).count_nonzero())
+
+
+def _cavities(mesh: Mesh, part: Int[Tensor, "F"], area: Float[Tensor, "K"]) -> Bool[Tensor, "K"]:
+    """Which parts are closed and wound inward; never the largest, which may be a room seen from within."""
+    volumes = torch.cat([_volumes(mesh.vertices[faces]) for faces in mesh.faces.split(PER_CALL)])
+    is_inward = torch.bincount(part, volumes, minlength=len(area)) < 0
+    is_inward[area.argmax()] = False
+    # The volume within a surface that is open says nothing: each of its edges has to have two faces.
+    chosen = is_inward[part]
+    faces, of_face = mesh.faces[chosen], part[chosen]
+    ends = torch.stack([faces, faces.roll(-1, dims=1)]).sort(dim=0).values  # [2, C, 3]
+    _, edge, n_faces = (ends[0] * len(mesh.vertices) + ends[1]).unique(return_inverse=True, return_counts=True)
+    is_inward[of_face[(n_faces[edge] != 2).any(dim=1)]] = False
+    return is_inward
+
+
+def _volumes(corner: Float[Tensor, "F 3 3"]) -> Float[Tensor, "F"]:
+    """[F] float64, six times the volumes of tetrahedra between the origin and triangles, positive where those face
+    away from it."""
+    a, b, c = corner.double().unbind(1)
+    return (a * torch.linalg.cross(b, c)).sum(-1)
 
 
 def select(mesh: Mesh, chosen: Bool[Tensor, "F"]) -> Mesh:

@@ -46,6 +46,8 @@ class ExportConfig:
     twentieth the size of the object has 0.0025."""
     keep_components: int = 0
     """Most connected parts that are kept, the largest first; 0 sets no limit."""
+    fill_cavities: bool = True
+    """Whether hollows that something solid encloses are filled: nothing has seen them, so the model has made them up."""
     drop_unseen: bool = False
     """Whether faces that no training camera sees are dropped, such as those inside. The mesh is open there."""
     smoothing: int = 0
@@ -189,7 +191,9 @@ def _clean(mesh: Mesh, config: ExportConfig, views: Views | None) -> tuple[Mesh,
         if not is_seen.any():
             raise EmptySurface(f"none of {len(views)} training cameras sees it; set export.drop_unseen to false")
         mesh = select(mesh, is_seen)
-    mesh, losses["components_dropped"] = keep_components(mesh, config.keep_components, config.min_component_share)
+    mesh, losses["components_dropped"] = keep_components(
+        mesh, config.keep_components, config.min_component_share, config.fill_cavities
+    )
     mesh = smooth(mesh, config.smoothing)
     return _decimated(mesh, config.max_faces or len(mesh.faces)), losses
 

@@ -65,6 +65,32 @@ def test_small_components_go_and_the_largest_stays(n, least_share, kept):
     torch.testing.assert_close(mesh.normals, torch.nn.functional.normalize(mesh.vertices, dim=-1))
 
 
+def inward(mesh: Mesh) -> Mesh:
+    return Mesh(mesh.vertices, mesh.faces.flip(1))
+
+
+def test_cavities_are_filled_whatever_their_size():
+    # A hollow ball beside a solid one; areas are in the proportion of 25 to 16 to 1.
+    mesh = together(ball(0.5), inward(ball(0.4)), ball(0.1, 3.0))
+    filled, n_dropped = keep_components(mesh, least_share=0.03, fills_cavities=True)
+    assert n_dropped == 1 and report(filled)["components"] == 2
+    assert volume(filled) == pytest.approx(volume(ball(0.5)) + volume(ball(0.1)), rel=1e-5)
+    assert keep_components(mesh)[0] is mesh
+
+
+def test_a_room_seen_from_within_is_no_cavity():
+    mesh = together(inward(ball(2.0)), ball(0.5))
+    assert keep_components(mesh, fills_cavities=True) == (mesh, 0)
+
+
+def test_what_is_open_is_no_cavity():
+    half = inward(ball(0.5))
+    half = select(half, half.vertices[half.faces][..., 2].amin(dim=1) >= 0)
+    assert volume(half) < 0
+    mesh = together(ball(1.0, 3.0), half)
+    assert keep_components(mesh, fills_cavities=True) == (mesh, 0)
+
+
 def test_nothing_is_copied_where_nothing_is_dropped():
     assert keep_components(BALLS)[0] is BALLS
 
