@@ -34,9 +34,9 @@ def keep_components(
     count, part = components(mesh)
     area = torch.bincount(part, face_areas(mesh), minlength=count)
     if fills_cavities:
-        area[_cavities(mesh, part, area)] = 0
+        area[_cavities(mesh, part, area)] = -1  # last in every order, and never enough
     order = area.argsort(descending=True)
-    stays = (area[order] >= least_share * area.sum()) & (area[order] > 0)
+    stays = area[order] >= least_share * area.clamp(min=0).sum()
     stays[0] = True
     stays[n or len(stays) :] = False
     if stays.all():
