@@ -47,7 +47,7 @@ class ExportConfig:
     keep_components: int = 0
     """Most connected parts that are kept, the largest first; 0 sets no limit."""
     fill_cavities: bool = True
-    """Whether hollows that something solid encloses are filled: nothing has seen them, so the model has made them up."""
+    """Whether hollows that something solid encloses are filled: no camera has seen them, the model made them up."""
     drop_unseen: bool = False
     """Whether faces that no training camera sees are dropped, such as those inside. The mesh is open there."""
     smoothing: int = 0
