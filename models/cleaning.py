@@ -16,9 +16,7 @@ SHRINK, INFLATE = 0.5, 0.52
 """Steps of one round of smoothing: what the first pulls in, the second pushes out (Taubin 1995)."""
 
 
-def keep_components(
-    mesh: Mesh, n: int = 0, least_share: float = 0.0, fills_cavities: bool = False
-) -> tuple[Mesh, int]:
+def keep_components(mesh: Mesh, n: int = 0, least_share: float = 0.0, fills_cavities: bool = False) -> tuple[Mesh, int]:
     """The connected parts that matter.
 
     Args:
