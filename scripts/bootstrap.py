@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST, NEWEST = (3, 10), (3, 13)
+MOST_WORKERS = 4  # processes that test side by side; each takes up to 2 GB
 
 
 def check_version(version: "tuple[int, ...]") -> None:
@@ -67,7 +68,8 @@ def prepare(folder: Path, is_development: bool) -> Path:
 def commands(action: str, python: Path, rest: list[str]) -> list[list[str]]:
     """What an action runs, one command after another until one fails."""
     word = str(python)
-    tests = [word, "-m", "pytest", *rest]
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    tests = [word, "-m", "pytest", f"--numprocesses={workers}", *rest]
     return {
         "demo": [[word, "launch.py", "--config", "configs/demo.yaml", "--train", *rest]],
         "test": [tests],

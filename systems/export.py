@@ -34,7 +34,7 @@ class ExportConfig:
     """Points whose colour is computed at once."""
     export_vertex_color: bool = True
     """Whether the vertices of the full mesh carry colours."""
-    texture_faces: int = 50000
+    texture_faces: int = 200000
     """Triangles that the textured mesh is decimated to."""
     texture_size: int = 2048
     """Side of the square texture, texels; 0 writes no textured mesh."""

@@ -8,6 +8,11 @@ from jaxtyping import install_import_hook
 # Threads that spin while they wait take the cores from whatever else runs beside the tests, and it from them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Workers of pytest-xdist share the cores.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
 # The numeric tower is the standard reading of annotations: an int is a float.
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 

@@ -51,7 +51,16 @@ def test_an_environment_for_tests_serves_the_demo(ran: list[list[str]], tmp_path
     assert bootstrap.main(["--venv", str(tmp_path), "test", "-x"]) == 0
     assert bootstrap.main(["--venv", str(tmp_path), "demo"]) == 0
     assert [command[1:3] for command in ran] == [["-m", "pip"], ["-m", "pytest"], ["launch.py", "--config"]]
-    assert ran[1][3:] == ["-x"]
+    assert ran[1][-1] == "-x"
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(None, 1), (2, 2), (64, bootstrap.MOST_WORKERS)])
+def test_tests_run_side_by_side_on_the_cores(
+    ran: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int | None, workers: int
+) -> None:
+    monkeypatch.setattr(bootstrap.os, "cpu_count", lambda: cores)
+    assert bootstrap.main(["--venv", str(tmp_path), "test"]) == 0
+    assert ran[-1][3:] == [f"--numprocesses={workers}"]
 
 
 def test_changed_requirements_are_installed(
