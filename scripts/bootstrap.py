@@ -69,7 +69,7 @@ def commands(action: str, python: Path, rest: list[str]) -> list[list[str]]:
     """What an action runs, one command after another until one fails."""
     word = str(python)
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
-    tests = [word, "-m", "pytest", f"--numprocesses={workers}", *rest]
+    tests = [word, "-m", "pytest", f"--numprocesses={workers}", "--dist=worksteal", *rest]
     return {
         "demo": [[word, "launch.py", "--config", "configs/demo.yaml", "--train", *rest]],
         "test": [tests],
