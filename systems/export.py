@@ -30,7 +30,7 @@ from utils.types import Mesh
 class ExportConfig:
     """Options of the files that a model is exported to."""
 
-    chunk_size: int = 2097152
+    chunk_size: int = 524288
     """Points whose colour is computed at once."""
     export_vertex_color: bool = True
     """Whether the vertices of the full mesh carry colours."""
