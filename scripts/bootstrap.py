@@ -59,7 +59,7 @@ def prepare(folder: Path, is_development: bool) -> Path:
     try:
         venv.EnvBuilder(with_pip=True, clear=not python.is_file()).create(folder)
         subprocess.run([str(python), "-m", "pip", "install", *wanted], check=True)
-    except (subprocess.CalledProcessError, OSError) as error:
+    except (subprocess.CalledProcessError, OSError, ValueError) as error:  # ValueError: a link, or a file
         sys.exit(f"error: {folder} could not be made ({error}); the lines above say why. Delete it to start anew")
     stamp.write_text(fingerprint(wanted))
     return python

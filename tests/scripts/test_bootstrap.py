@@ -80,6 +80,14 @@ def test_without_a_compiler_pip_brings_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert "ziglang" not in bootstrap.requirements(is_development=False)
 
 
+def test_a_place_where_no_environment_can_be_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "folder", target_is_directory=True)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit, match="link could not be made .*Delete it"):
+        bootstrap.prepare(link, is_development=False)
+
+
 @pytest.mark.parametrize("version", [(3, 9), (3, 14)])
 def test_other_pythons_are_refused(version: tuple[int, int]) -> None:
     with pytest.raises(SystemExit, match="run the script with one of 3.10 to 3.13"):
