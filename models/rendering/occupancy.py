@@ -178,6 +178,8 @@ class SurfaceShell(Occupancy):
 
     # Where the field is steeper than a true distance, its values overstate how far the surface is.
     SLACK = 1.2
+    # Share of half a cell's diagonal beyond which, towards a corner, less than one part in a hundred of the cell lies.
+    CORNER = 0.75
 
     def __init__(self, config: "SurfaceShell.Config", radius: float, contraction: Contraction, threshold: float = 0.0):
         super().__init__(config.resolution, radius, contraction)
@@ -189,8 +191,8 @@ class SurfaceShell(Occupancy):
         assert field.sdf is not None
         band = min(self.band / float(field.sharpness), self.max_band)
         n = self.resolution // 4
-        axis, corner = (torch.arange(size, device=self.cells.device) for size in (n, 2))
-        places = torch.cartesian_prod(axis, axis, axis).T  # [3, M] rows z, y, x of the cells to ask
+        side, corner = (torch.arange(size, device=self.cells.device) for size in (n, 2))
+        places = torch.cartesian_prod(side, side, side).T  # [3, M] rows z, y, x of the cells to ask
         children = torch.cartesian_prod(corner, corner, corner).T  # [3, 8]
         states = torch.empty((n, n, n), dtype=torch.uint8, device=self.cells.device)
         while True:
@@ -199,17 +201,28 @@ class SurfaceShell(Occupancy):
             if n == self.resolution:
                 break
             # So near the surface that all of a cell's parts are in the shell, they need not be asked.
-            sure = band - self._half_diagonal(n) + 2 * self._half_diagonal(self.resolution)
-            unclear = places[:, (found == SURFACE) & (sdf.abs() >= sure)]
+            margin = self._half_diagonal(n) - self._half_diagonal(self.resolution)
+            outside, inside = self._reach(band, self.resolution)
+            is_sure = (sdf < outside - margin) & (sdf > margin - inside)
+            unclear = places[:, (found == SURFACE) & ~is_sure]
             places, n = (2 * unclear[..., None] + children[:, None]).flatten(1), 2 * n
-            for side in range(3):
-                states = states.repeat_interleave(2, side)
+            for axis in (2, 1, 0):  # in this order each copy is as short as it can be
+                states = states.repeat_interleave(2, axis)
         self._fill(states)
 
     def _state(self, sdf: Float[Tensor, "M"], band: float, resolution: int) -> UInt8[Tensor, "M"]:
-        reach = band + self._half_diagonal(resolution)
+        outside, inside = self._reach(band, resolution)
         state = torch.where(sdf < 0, SOLID, EMPTY)
-        return torch.where(sdf.abs() < reach, SURFACE, state).to(torch.uint8)
+        return torch.where((sdf < outside) & (sdf > -inside), SURFACE, state).to(torch.uint8)
+
+    def _reach(self, band: float, resolution: int) -> tuple[float, float]:
+        """How far outside and inside of the surface the centres of shell cells may lie.
+
+        Less far inside, where the last corner of a cell does not count: thin things are not deep, and rays that are
+        not ended in them go on to what nobody sees.
+        """
+        outside = band + self._half_diagonal(resolution)
+        return outside, outside - (1 - self.CORNER) * self._half_diagonal(self.resolution)
 
     def _half_diagonal(self, resolution: int) -> float:
         """How much the field may change between the centre of a cell and its corners."""

@@ -30,6 +30,23 @@ def test_a_shell_narrows_as_the_surface_sharpens():
     assert shares[0] > shares[1] > shares[2] > 0
 
 
+@pytest.mark.parametrize("axis", [(1.0, 0.0, 0.0), (1.0, 1.0, 1.0)])
+def test_solid_cells_are_deeper_than_light_comes_even_in_what_is_thin(axis):
+    """A plate so thin that nothing in it is half a cell's diagonal deeper than the band, at the worst angle too."""
+    sharpness, resolution = 100.0, 64
+    band, half_diagonal = 5 / sharpness, SurfaceShell.SLACK * math.sqrt(3) / resolution
+    normal = torch.nn.functional.normalize(torch.tensor(axis), dim=0)
+    middle = 1 / resolution  # of a cell beside the origin
+    plate = lambda points: ((points - middle) @ normal).abs() - (band + 0.95 * half_diagonal)  # noqa: E731
+    grid = SurfaceShell(SurfaceShell.Config(resolution=resolution), 1.0, "box")
+    grid.refresh(0, FieldView(opacity=plate, sdf=plate, sharpness=sharpness), seed=0)
+    torch.manual_seed(0)
+    points = torch.rand(200000, 3) * 2 - 1
+    state, depth = grid.at(points), -plate(points)
+    assert (depth[state == SOLID] > band).all()
+    assert (state[depth > band + 0.9 * half_diagonal] == SOLID).float().mean() > 0.5
+
+
 @pytest.mark.parametrize("sharpness", [20.0, 100.0, 1000.0])
 def test_a_shell_asked_by_halves_is_the_shell_of_all_cells_for_a_fraction_of_the_questions(sharpness):
     grid, n_asked = SurfaceShell(SurfaceShell.Config(resolution=64), 1.0, "box"), 0
@@ -43,8 +60,9 @@ def test_a_shell_asked_by_halves_is_the_shell_of_all_cells_for_a_fraction_of_the
     axis = (torch.arange(64) + 0.5) / 32 - 1
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     sdf = ball(torch.stack([x, y, z], dim=-1).view(-1, 3)).view_as(grid.cells)
-    reach = min(5 / sharpness, 0.2) + SurfaceShell.SLACK * math.sqrt(3) / 64
-    every = torch.where(sdf.abs() < reach, SURFACE, torch.where(sdf < 0, SOLID, EMPTY))
+    band, half_diagonal = min(5 / sharpness, 0.2), SurfaceShell.SLACK * math.sqrt(3) / 64
+    is_near = (sdf < band + half_diagonal) & (sdf > -band - SurfaceShell.CORNER * half_diagonal)
+    every = torch.where(is_near, SURFACE, torch.where(sdf < 0, SOLID, EMPTY))
     assert torch.equal(grid.cells.long(), every)
     assert n_asked < 0.4 * 64**3
 
