@@ -65,7 +65,9 @@ def _volumes(corner: Float[Tensor, "F 3 3"]) -> Float[Tensor, "F"]:
 
 def select(mesh: Mesh, chosen: Bool[Tensor, "F"]) -> Mesh:
     """The chosen faces, with the vertices they use."""
-    used, faces = mesh.faces[chosen].unique(return_inverse=True)
+    faces, used = mesh.faces[chosen], torch.zeros(len(mesh.vertices), dtype=torch.bool)
+    used[faces.flatten()] = True
+    faces = (used.cumsum(0) - 1)[faces]
     of_vertices = {
         name: value[used]
         for name in ("vertices", "normals", "colors", "uv")
