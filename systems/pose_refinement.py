@@ -24,8 +24,9 @@ from utils.types import Rays
 class PoseRefinementConfig:
     """How the poses of training cameras follow the photographs."""
 
-    lr: float = 1e-3
-    """Learning rate, about radians per step; it follows `system.scheduler` as the others do."""
+    lr: float = 1e-4
+    """Learning rate, about radians per step; it follows `system.scheduler` as the others do. Poses that are off by
+    degrees need ten times as much."""
     start_step: int = 0
     """Step from which poses are refined; until then the scene gets its rough shape."""
 
