@@ -41,6 +41,28 @@ def test_files_that_the_readme_names_exist():
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "configs/README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_and_pictures_of_every_page_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text())
+    lost = []
+    for target in targets:
+        if ":" in target:
+            continue
+        name, _, heading = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        if not path.exists() or (heading and heading not in headings(path)):
+            lost.append(target)
+    assert lost == []
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page, as GitHub makes them of its headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_every_configuration_is_named():
     missing = [path.stem for path in (ROOT / "configs").glob("*.yaml") if f"`{path.stem}`" not in README]
     assert missing == []
