@@ -158,9 +158,9 @@ class MovingAverage(Occupancy):
 class SurfaceShell(Occupancy):
     """The cells within reach of the zero level; those deeper inside are solid.
 
-    The band is where an interval can have any opacity at the present sharpness, plus half a cell's diagonal, so it
-    narrows as the surface sharpens and a ray gets a dozen samples instead of a thousand. Cells of four times the side
-    are asked first; they are halved, twice, where it is not clear yet what their parts are.
+    The band is where an interval can have any opacity at the present sharpness, plus about half a cell's diagonal, so
+    it narrows as the surface sharpens and a ray gets a dozen samples instead of a thousand. Cells of four times the
+    side are asked first; they are halved, twice, where it is not clear yet what their parts are.
     """
 
     @dataclass
