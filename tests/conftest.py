@@ -1,6 +1,7 @@
 """Every test runs with the shapes of signatures checked: the hook must be there before the packages are imported."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from jaxtyping import install_import_hook
@@ -19,6 +20,14 @@ _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 install_import_hook(["datasets", "models", "systems", "utils"], _CHECKER)
 
 
+def pytest_sessionstart() -> None:
+    """Finds the GPUs, before a test of the command line hides them from all that come after it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.init()
+
+
 @pytest.fixture
 def few_points(monkeypatch):
     """Whole runs are tested, not how well their meshes are measured, which would take most of the time."""
@@ -35,3 +44,12 @@ def _nothing_was_said_before():
     from utils.notice import notice
 
     notice.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """The command line says in the environment which devices it wants, and processes that it starts read it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

@@ -1,10 +1,12 @@
-"""Training on a GPU, and everywhere on a CPU that plays it (tests/ops/gpu.py): nothing waits, padding changes nothing.
+"""Training on a GPU, and everywhere on a CPU that plays it: nothing waits, padding changes nothing, and whole runs end.
 
     python -m pytest tests -k gpu      all that a machine with a GPU should be asked
 
-On a GPU, torch itself reports who waits; on the stand-in, every operation that would make the host wait is refused.
+On a GPU, torch itself reports who waits; on the stand-in (tests/ops/gpu.py, tests/ops/gpu_tensor.py), every operation
+that would make the host wait is refused, and so is whatever mixes tensors of both places.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,9 +16,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+import launch
 from datasets import datasets
 from datasets.module import SceneData
 from models.base import Model
@@ -27,7 +28,9 @@ from systems.experiment import Experiment
 from systems.loss_functions import LossSet
 from systems.trainer import make_trainer
 from tests.models.small import rays_along_x, small_nerf, small_neus
-from tests.ops.gpu import device_of
+from tests.ops import gpu_tensor
+from tests.ops.gpu import device_of, play, stand_in
+from tests.test_training import TINY_DATA, tiny
 from utils import late_counts
 from utils.config import parse, read, resolve
 from utils.late_counts import LAG
@@ -72,36 +75,14 @@ def folder(tmp_path_factory):
 def device(request, monkeypatch, folder):
     torch.manual_seed(0)
     monkeypatch.setattr(capacity, "LEAST", 64)
-    if request.param != "gpu":  # a number that has arrived is read without asking anyone
-        monkeypatch.setattr(late_counts, "_sent", lambda number: lambda: int(number.numpy()))
-    return device_of(request.param, monkeypatch, folder)
-
-
-class Refusal(TorchDispatchMode):
-    """Refuses what makes the host wait for a GPU: looks at numbers, and results whose size only numbers tell."""
-
-    LOOKS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "equal", "lift_fresh")
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        name = function.overloadpacket.__name__
-        chosen_by = arguments[1] if name.lstrip("_").startswith("index") and isinstance(arguments[1], list) else ()
-        by_flags = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in chosen_by)
-        if name.lstrip("_").startswith(tuple(look.lstrip("_") for look in self.LOOKS)) or by_flags:
-            raise AssertionError(f"the host waits for a GPU in {function}")
-        return function(*arguments, **(options or {}))
-
-
-class Placement(TorchFunctionMode):
-    """Refuses new tensors that nobody says the device of: they lie on the CPU, and a copy from there waits."""
-
-    NAMES = ("tensor", "zeros", "ones", "full", "empty", "eye", "rand", "randn", "randint", "arange", "linspace")
-    MAKERS = {getattr(torch, name) for name in NAMES}
-
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        options = options or {}
-        if function in self.MAKERS and options.get("device") is None and "generator" not in options:
-            raise AssertionError(f"torch.{function.__name__} without a device")
-        return function(*arguments, **options)
+    if request.param == "gpu":
+        yield device_of("gpu", monkeypatch, folder)
+        return
+    play(monkeypatch, stand_in(folder, 90), gpu_tensor.DEVICE.type)
+    # A number that has arrived is read without asking anyone.
+    monkeypatch.setattr(late_counts, "_sent", lambda number: lambda: int(number.here))
+    with gpu_tensor.playing(monkeypatch) as device:
+        yield device
 
 
 @contextmanager
@@ -114,7 +95,7 @@ def nobody_waits(device: torch.device) -> Iterator[None]:
         finally:
             torch.cuda.set_sync_debug_mode(before)
     else:
-        with Placement(), Refusal():
+        with gpu_tensor.nobody_waits():
             yield
 
 
@@ -147,6 +128,17 @@ def test_whoever_waits_is_noticed(look, device):
         look(x)
     with nobody_waits(device):
         x.detach().mul(2).sum()
+
+
+def test_numbers_of_both_places_are_refused(device):
+    x = torch.ones(4, device=device)
+    for mix in (lambda y: x + y, lambda y: torch.cat([x, y]), lambda y: x.index_select(0, y.long()), x.dot):
+        with pytest.raises(RuntimeError):
+            mix(torch.zeros(4))
+    with pytest.raises(TypeError):
+        x.numpy()
+    assert (x + torch.ones(())).sum().item() == 8  # single numbers of the host may come along
+    assert torch.equal(x[torch.tensor([0, 1])].cpu(), torch.ones(2))
 
 
 class Watch(pl.Callback):
@@ -298,6 +290,32 @@ def test_rays_without_room_are_as_if_they_had_not_been_drawn(model, device, monk
     monkeypatch.setattr(model.march.capacity, "rows", lambda n_rays: None)
     _, exact = losses_and_gradients(model, rays[:n_whole])
     assert_same_training(some, exact)
+
+
+GENERIC = [*(f"dataset.{key}={value}" for key, value in (TINY_DATA | {"size": 12}).items()), "model.train_num_rays=16"]
+GENERIC += ["trainer.max_steps=4", "trainer.val_check_interval=2"]
+RUNS = {
+    "demo": tiny("trainer.max_steps=10", "system.pose_refinement={}", "system.exposure.name=gain"),
+    "nerf-synthetic": [*GENERIC, "model.implicit_function.isosurface.resolution=8"],
+    "idr-synthetic": [
+        *GENERIC,
+        "model.implicit_function.dims=[48,48,48,48]",
+        "model.implicit_function.isosurface.resolution=8",
+    ],
+    "srn-synthetic": GENERIC,
+    "voxels-synthetic": [*GENERIC, "model.implicit_function.isosurface.resolution=8"],
+}
+
+
+@pytest.mark.usefixtures("few_points")
+@pytest.mark.parametrize("name", RUNS)
+def test_a_whole_run_ends_with_its_results(name, tmp_path, device):
+    places = ["--exp_dir", str(tmp_path / "exp"), "--runs_dir", str(tmp_path / "runs")]
+    gpu = ["--gpu", "0" if device.type == "cuda" else "none"]
+    file = str(ROOT / "configs" / f"{name}.yaml")
+    assert launch.main(["--config", file, "--train", *places, *gpu, *RUNS[name]]) == 0
+    (folder,) = (tmp_path / "exp" / name).iterdir()
+    assert json.loads((folder / "metrics.json").read_text())["test"]["psnr"] > 0
 
 
 @pytest.mark.parametrize("name", ["demo", "neus-blender", "nerf-blender"])

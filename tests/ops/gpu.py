@@ -30,9 +30,9 @@ def stand_in(folder: Path, architecture: int) -> ctypes.CDLL:
     return ctypes.CDLL(str(target))
 
 
-def play(monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL) -> None:
-    """Has tensors on the CPU take the way of those on a GPU, up to the driver."""
-    monkeypatch.setattr(dispatch, "GPU", ("cuda", "cpu"))
+def play(monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL, device: str = "cpu") -> None:
+    """Has tensors on a type of device take the way of those on a GPU, up to the driver."""
+    monkeypatch.setattr(dispatch, "GPU", ("cuda", device))
     monkeypatch.setattr(nvrtc, "compile_kernels", lambda architecture: b"machine code")
     monkeypatch.setattr(cuda, "_driver", lambda: library)
     monkeypatch.setattr(cuda, "_loaded", functools.cache(cuda.load))
