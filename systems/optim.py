@@ -66,6 +66,7 @@ def make_optimizers(
     scheduler_config: SchedulerConfig | None,
     model: nn.Module,
     others: Sequence[dict[str, Any]] = (),
+    is_fused: bool = True,
 ) -> tuple[list[Optimizer], list[dict[str, Any]]]:
     """What `LightningModule.configure_optimizers` returns.
 
@@ -74,12 +75,13 @@ def make_optimizers(
         scheduler_config: how the rate changes; None keeps it.
         model: its trainable parameters are optimised; paths in `params` begin below it.
         others: groups of parameters beside it, with options of their own.
+        is_fused: whether Adam may take its steps in one kernel, where the configuration does not say.
 
     Raises:
         ConfigError: an unknown name or argument, a path without a part of the model, or a parameter that no path
             covers.
     """
-    optimizer = make_optimizer(optimizer_config, model, others)
+    optimizer = make_optimizer(optimizer_config, model, others, is_fused)
     if scheduler_config is None:
         return [optimizer], []
     interval = scheduler_config.interval
@@ -88,7 +90,9 @@ def make_optimizers(
     return [optimizer], [{"scheduler": LearningRate(scheduler_config, optimizer), "interval": interval}]
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module, others: Sequence[dict[str, Any]] = ()) -> Optimizer:
+def make_optimizer(
+    config: OptimizerConfig, model: nn.Module, others: Sequence[dict[str, Any]] = (), is_fused: bool = True
+) -> Optimizer:
     """The optimiser of a model's trainable parameters, with a group per path of `config.params`, and of others."""
     where = "system.optimizer"
     kind = _choose(_subclasses(torch.optim, Optimizer), config.name, f"{where}.name", "optimizer")
@@ -105,7 +109,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, others: Sequence[d
     else:
         groups = [{"params": [parameter for _, parameter in _trainable(model)], "name": "model"}]
     groups += others
-    if not {"fused", "foreach", "differentiable"} & options.keys() and config.name in ("Adam", "AdamW"):
+    if is_fused and not {"fused", "foreach", "differentiable"} & options.keys() and config.name in ("Adam", "AdamW"):
         # One kernel instead of a dozen: several times faster on the large tables of hash grids.
         options["fused"] = all(parameter.is_floating_point() for group in groups for parameter in group["params"])
     try:

@@ -106,7 +106,10 @@ class Reconstruction(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         others = [group for part in (self.poses, self.exposure) if part is not None for group in part.groups()]
-        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model, others)
+        # A fused step takes the scale of 16-bit gradients off by itself, too late for them to be clipped.
+        is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        is_fused = not (is_scaled and self.trainer.gradient_clip_val)
+        return make_optimizers(self.config.optimizer, self.config.scheduler, self.model, others, is_fused)
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.poses is not None:

@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 import launch
 from datasets import datasets
@@ -305,6 +306,18 @@ RUNS = {
     "srn-synthetic": GENERIC,
     "voxels-synthetic": [*GENERIC, "model.implicit_function.isosurface.resolution=8"],
 }
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 1e-3}])
+def test_a_training_in_half_precision(options, tmp_path, device, monkeypatch):
+    experiment = experiment_of("nerf-blender", tmp_path, 10)
+    experiment.trainer |= {"precision": 16, **options}
+    if device.type != "cuda":
+        monkeypatch.setattr(gpu_tensor, "PRECISION", lambda: MixedPrecision("16-mixed", "cpu"))
+    system = train(experiment, tmp_path, device)
+    scaler = system.trainer.precision_plugin.scaler
+    assert scaler is not None and scaler.get_scale() > 1
+    assert all(value.isfinite().all() for value in system.model.parameters())
 
 
 @pytest.mark.usefixtures("few_points")

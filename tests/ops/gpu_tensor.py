@@ -4,7 +4,6 @@ What a GPU would refuse is refused: an operation on numbers of both places, but 
 NumPy. What would make the host wait is refused on demand.
 """
 
-import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from systems import trainer
 
 # The one type of device besides the CPU that every build of torch knows how to be on.
 DEVICE = torch.device("meta")
+PRECISION = pl.plugins.precision.Precision  # what trainers on it compute with
 # Looks at numbers, and results whose size only numbers tell.
 LOOKS = ("local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "equal")
 HOST_CHOICES = ("index", "index_put", "index_put_")  # operations that a GPU lets the host choose rows of
@@ -146,7 +146,7 @@ def playing(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator(on_cpu(device)))
     fused = lambda: ["cpu", "cuda", DEVICE.type]  # noqa: E731
     monkeypatch.setattr(sys.modules[torch.optim.Optimizer.__module__], "_get_fused_kernels_supported_devices", fused)
-    strategy = functools.partial(SingleDeviceStrategy, device=DEVICE, accelerator=_Accelerator())
+    strategy = lambda: SingleDeviceStrategy(DEVICE, _Accelerator(), precision_plugin=PRECISION())  # noqa: E731
     monkeypatch.setattr(trainer, "_device", lambda gpu: {"strategy": strategy(), "accelerator": "auto"})
     with _Makers(), _Operations():
         yield DEVICE
