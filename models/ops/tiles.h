@@ -17,10 +17,15 @@ struct Row {
     vf v[V];
 };
 
-// Rows i .. i + TILE of a feature-major array [n, N]; points beyond N are zero.
+// Rows i .. i + TILE of a feature-major array [n, N]; points beyond N are zero. A field's tile has more rows than a
+// processor sees coming by itself, so those of the next tile are asked for early; where none follows, that does no harm.
 static void load_rows(Row *rows, int n, const float *p, i64 N, i64 i) {
+    constexpr int CACHE_LINE = 16;
     if (i + TILE <= N) {
-        for (int k = 0; k < n; k++) memcpy(&rows[k], p + k * N + i, sizeof(Row));
+        for (int k = 0; k < n; k++) {
+            memcpy(&rows[k], p + k * N + i, sizeof(Row));
+            for (int j = TILE; j < 2 * TILE; j += CACHE_LINE) __builtin_prefetch(p + k * N + i + j, 0, 2);
+        }
         return;
     }
     for (int k = 0; k < n; k++) {
