@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.ops import reference, tinycudann
+from models.ops import native, reference, tinycudann
 from models.ops.autograd import first_order_only
 from models.ops.dispatch import Backend, call, check_shapes, uses_native
 from models.ops.layout import GridLayout
 
 KERNEL_FEATURES = (1, 2, 4, 8)
 MOST_LEVELS = 64  # as in cuda.cu, and the most that a layout may have
+MOST_IN_TILE = 64  # points of a tile of tiles.h
 
 
 def encode(
@@ -94,6 +95,14 @@ def encode_into(
     """Writes the active levels' rows at the beginning of y [.., N] and jacobian [.., 3, N]; kernel only."""
     table = table if table.data_ptr() % 16 == 0 else table.clone()  # a GPU reads and writes whole entries at once
     call("encode", _levels(layout), n_active, layout.n_features, x.shape[1], x, table, y, jacobian)
+
+
+def encode_tiles_into(y: Tensor, x: Tensor, table: Tensor, layout: GridLayout, n_active: int) -> Tensor:
+    """Writes the active levels' rows of y [.., N]; the Jacobian in tiles, whose size only the CPU's kernels know."""
+    n_points = -(-x.shape[1] // MOST_IN_TILE) * MOST_IN_TILE
+    jacobian = x.new_empty(n_active * layout.n_features * 3 * n_points)
+    native.call("encode_tiles", _levels(layout), n_active, layout.n_features, x.shape[1], x, table, y, jacobian)
+    return jacobian
 
 
 def scatter(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.ops import native
 from models.ops.autograd import first_order_only
-from models.ops.hash_grid import encode_into, pull_to_position, scatter
+from models.ops.hash_grid import encode_into, encode_tiles_into, pull_to_position, scatter
 from models.ops.layout import GridLayout
 
 MOST_LAYERS = 5  # as in networks.h
@@ -56,12 +56,15 @@ class FieldInputs:
 
     def encode(self, x: Tensor, table: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor | None]:
         """Inputs [n_xyz + n_active * F, N], and the derivative [n_active * F, 3, N] of the features by x."""
-        n_features = self.n_active * self.layout.n_features
-        inputs = x.new_empty(self.n_xyz + n_features, x.shape[1])
-        jacobian = x.new_empty(n_features, 3, x.shape[1]) if with_jacobian else None
-        if self.n_xyz:
-            torch.mul(x, 2, out=inputs[:3]).sub_(1)
+        inputs = self._begin(x)
+        jacobian = x.new_empty(self.n_features, 3, x.shape[1]) if with_jacobian else None
         encode_into(inputs[self.n_xyz :], jacobian, x, table, self.layout, self.n_active)
+        return inputs, jacobian
+
+    def encode_tiles(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with the derivative in the order in which `sdf_forward` and `sdf_backward` read it; on a CPU."""
+        inputs = self._begin(x)
+        jacobian = encode_tiles_into(inputs[self.n_xyz :], x, table, self.layout, self.n_active)
         return inputs, jacobian
 
     def scatter(
@@ -69,6 +72,17 @@ class FieldInputs:
     ) -> Tensor:
         """Gradient by the table; see `hash_grid.scatter`."""
         return scatter(x, self.layout, self.n_active, d_features, tau, d_gradient)
+
+    @property
+    def n_features(self) -> int:
+        return self.n_active * self.layout.n_features
+
+    def _begin(self, x: Tensor) -> Tensor:
+        """Inputs of which the features are to be written."""
+        inputs = x.new_empty(self.n_xyz + self.n_features, x.shape[1])
+        if self.n_xyz:
+            torch.mul(x, 2, out=inputs[:3]).sub_(1)
+        return inputs
 
 
 class Mlp(torch.autograd.Function):
@@ -123,7 +137,7 @@ class SdfField(torch.autograd.Function):
         ctx: Any, plan: Plan, source: FieldInputs, x: Tensor, table: Tensor, *parameters: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         x, parameters = x.contiguous(), _contiguous(parameters)
-        inputs, jacobian = source.encode(x, table.contiguous(), True)
+        inputs, jacobian = source.encode_tiles(x, table.contiguous())
         network, n_points = _network(plan, inputs, parameters), x.shape[1]
         outputs, gradient = x.new_empty(network.n_outputs, n_points), torch.empty_like(x)
         native.call("sdf_forward", network, source.n_xyz, n_points, inputs, jacobian, outputs, gradient)

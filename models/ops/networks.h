@@ -29,10 +29,14 @@ struct Network {
     }
 };
 
-// What a field adds to a network: its inputs are n_xyz rows 2 x - 1, then n_features rows with Jacobian [.., 3, N].
+// What a field adds to a network: its inputs are n_xyz rows 2 x - 1, then n_features rows with a Jacobian in tiles.
 struct Position {
     int32_t n_xyz, n_features;
     const float *jacobian;
+
+    void load_jacobian(int feature, i64 i, Row *out) const {
+        memcpy(out, jacobian + (i / TILE * n_features + feature) * 3 * TILE, 3 * sizeof(Row));
+    }
 };
 
 // Hands out rows of somebody else's memory; a copy starts where the original stood.
@@ -77,24 +81,24 @@ static void apply_output_slope(int activation, int n, const Row *y, Row *d) {
 }
 
 // The gradient by position, J^T tau, and 2 tau for the rows 2 x - 1.
-static void pull_back(const Position &position, const Row *tau, i64 N, i64 i, Row *gradient) {
+static void pull_back(const Position &position, const Row *tau, i64 i, Row *gradient) {
     for (int c = 0; c < 3; c++)
         for (int v = 0; v < V; v++) gradient[c].v[v] = position.n_xyz ? 2.f * tau[c].v[v] : vf{};
     for (int f = 0; f < position.n_features; f++) {
         Row j[3];
-        load_rows(j, 3, position.jacobian + f * 3 * N, N, i);
+        position.load_jacobian(f, i, j);
         for (int c = 0; c < 3; c++)
             for (int v = 0; v < V; v++) gradient[c].v[v] += j[c].v[v] * tau[position.n_xyz + f].v[v];
     }
 }
 
 // The tangent of the inputs for a displacement u of the position.
-static void push_forward(const Position &position, const Row *u, i64 N, i64 i, Row *t) {
+static void push_forward(const Position &position, const Row *u, i64 i, Row *t) {
     for (int c = 0; c < position.n_xyz; c++)
         for (int v = 0; v < V; v++) t[c].v[v] = 2.f * u[c].v[v];
     for (int f = 0; f < position.n_features; f++) {
         Row j[3];
-        load_rows(j, 3, position.jacobian + f * 3 * N, N, i);
+        position.load_jacobian(f, i, j);
         for (int v = 0; v < V; v++)
             t[position.n_xyz + f].v[v] = j[0].v[v] * u[0].v[v] + j[1].v[v] * u[1].v[v] + j[2].v[v] * u[2].v[v];
     }
@@ -135,7 +139,7 @@ static void forward_tile(const Network &net, const Position &position, const For
         multiply(net.weight(l).transposed(), nullptr, sigma, tau);
     }
     Row *gradient = arena.rows(3);
-    pull_back(position, tau, N, i, gradient);
+    pull_back(position, tau, i, gradient);
     store_rows(gradient, 3, io.gradient, N, i);
 }
 
@@ -191,7 +195,7 @@ static void recall(const Network &net, const Position &position, const Backward 
     load_rows(known.a[0], net.widths[0], io.inputs, N, i);
     if (WITH_GRADIENT) {
         load_rows(z, 3, io.d_gradient, N, i);
-        push_forward(position, z, N, i, known.t[0]);
+        push_forward(position, z, i, known.t[0]);
     }
     for (int l = 0; l < net.n_hidden(); l++) {
         multiply(net.weight(l), net.biases[l], known.a[l], z);
