@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32
 from PIL import Image
 from torch import Tensor
 
+from datasets.arrays import read_array
 from datasets.views import Views
 from utils.registry import ConfigError
 
@@ -55,10 +56,7 @@ def read_depths(path: Path, factor: float) -> DepthMap:
         ConfigError: the file is missing, damaged or of another shape.
     """
     if path.suffix == ".npy" and path.is_file():
-        try:
-            values = np.load(path).astype(np.float32).squeeze()
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"{path} cannot be read as an array of numbers: {error}; replace the file") from error
+        values = read_array(path).squeeze()
         if values.ndim != 2:
             raise ConfigError(f"{path} has shape {values.shape}; expected depths as [height, width]")
     else:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from datasets.arrays import read_array
 from datasets.views import Views
 from utils.registry import ConfigError
 
@@ -83,10 +84,7 @@ def as_stored(views: Views, maps: Sequence[NormalMap | None]) -> Float[Tensor, "
 
 
 def _array(path: Path) -> Float32[np.ndarray, "H W 3"]:
-    try:
-        values = np.load(path).astype(np.float32)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read as an array of numbers: {error}; replace the file") from error
+    values = read_array(path)
     if values.ndim == 3 and values.shape[0] == 3 and values.shape[2] != 3:
         values = values.transpose(1, 2, 0)
     if values.ndim != 3 or values.shape[2] != 3:

@@ -7,6 +7,7 @@
 
 constexpr int V = 4;         // vectors in a row
 constexpr int TILE = V * W;  // points in a tile
+static_assert(TILE <= 64, "hash_grid.py makes room for tiles of at most MOST_IN_TILE points");
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int BLOCK = 4;  // 16 sums: there are 32 vector registers
 #else
