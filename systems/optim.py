@@ -75,11 +75,11 @@ def make_optimizers(
         scheduler_config: how the rate changes; None keeps it.
         model: its trainable parameters are optimised; paths in `params` begin below it.
         others: groups of parameters beside it, with options of their own.
-        is_fused: whether Adam may take its steps in one kernel, where the configuration does not say.
+        is_fused: whether steps may be taken in one kernel, as Adam's are unless the configuration says otherwise.
 
     Raises:
-        ConfigError: an unknown name or argument, a path without a part of the model, or a parameter that no path
-            covers.
+        ConfigError: an unknown name or argument, a path without a part of the model, a parameter that no path covers,
+            or fused steps where they may not be.
     """
     optimizer = make_optimizer(optimizer_config, model, others, is_fused)
     if scheduler_config is None:
@@ -109,6 +109,11 @@ def make_optimizer(
     else:
         groups = [{"params": [parameter for _, parameter in _trainable(model)], "name": "model"}]
     groups += others
+    if options.get("fused") and not is_fused:
+        raise ConfigError(
+            f"{where}.args.fused is true, but gradients of 16-bit training cannot be clipped in fused steps; remove it, "
+            "or set trainer.gradient_clip_val to null or trainer.precision to 32"
+        )
     if is_fused and not {"fused", "foreach", "differentiable"} & options.keys() and config.name in ("Adam", "AdamW"):
         # One kernel instead of a dozen: several times faster on the large tables of hash grids.
         options["fused"] = all(parameter.is_floating_point() for group in groups for parameter in group["params"])

@@ -18,7 +18,7 @@ static i64 least(i64 a, i64 b) { return a < b ? a : b; }
 // Level by level over all points, never point by point over all levels: a level fits the caches, the table does not.
 template <int F, bool WITH_JACOBIAN>
 static void encode_levels(i64 n_threads, const Level *levels, i64 n_levels, i64 N, const float *x, const float *table,
-                          float *y, Jacobian jacobian) {
+                          float *y, float *jacobian, Order order) {
     const i64 n_chunks = ceil_div(N, POINTS);
     parallel(n_threads, n_levels * n_chunks, [=](i64 part) {
         const i64 l = part / n_chunks, first = part % n_chunks * POINTS, end = least(N, first + POINTS);
@@ -33,7 +33,7 @@ static void encode_levels(i64 n_threads, const Level *levels, i64 n_levels, i64 
                 const i64 row = l * F + f;
                 store_part(y + row * N + i, value[f], left);
                 if (WITH_JACOBIAN)
-                    for (int c = 0; c < 3; c++) store_part(jacobian.at(3 * row + c, i), slope[f][c], left);
+                    for (int c = 0; c < 3; c++) store_part(jacobian + order.at(3 * row + c, i), slope[f][c], left);
             }
         }
     });
@@ -79,20 +79,20 @@ EXPORT void encode(i64 n_threads, const Level *levels, i64 n_levels, i64 n_featu
                    const float *table, float *y, float *jacobian) {
     with_features(n_features, [=](auto features) {
         constexpr int F = decltype(features)::value;
-        const Jacobian rows{jacobian, N, TILE};
-        if (jacobian) encode_levels<F, true>(n_threads, levels, n_levels, N, x, table, y, rows);
-        else encode_levels<F, false>(n_threads, levels, n_levels, N, x, table, y, rows);
+        const Order order = Order::by_row(N);
+        if (jacobian) encode_levels<F, true>(n_threads, levels, n_levels, N, x, table, y, jacobian, order);
+        else encode_levels<F, false>(n_threads, levels, n_levels, N, x, table, y, nullptr, order);
     });
 }
 
-// The same with the Jacobian in tiles [ceil(N / TILE), n_levels * F, 3, TILE], zero beyond N.
-EXPORT void encode_tiles(i64 n_threads, const Level *levels, i64 n_levels, i64 n_features, i64 N, const float *x,
+// The same with the Jacobian by tile, [ceil(N / TILE), n_levels * F, 3, TILE], zero beyond N.
+EXPORT void encode_by_tile(i64 n_threads, const Level *levels, i64 n_levels, i64 n_features, i64 N, const float *x,
                          const float *table, float *y, float *jacobian) {
     with_features(n_features, [=](auto features) {
         constexpr int F = decltype(features)::value;
-        const Jacobian tiles{jacobian, TILE, n_levels * F * 3 * TILE};
-        if (N % TILE) memset(tiles.at(0, N - N % TILE), 0, tiles.tile_stride * sizeof(float));
-        encode_levels<F, true>(n_threads, levels, n_levels, N, x, table, y, tiles);
+        const Order order = Order::by_tile(n_levels * F * 3);
+        if (N % TILE) memset(jacobian + order.at(0, N - N % TILE), 0, order.tile_stride * sizeof(float));
+        encode_levels<F, true>(n_threads, levels, n_levels, N, x, table, y, jacobian, order);
     });
 }
 

@@ -97,11 +97,11 @@ def encode_into(
     call("encode", _levels(layout), n_active, layout.n_features, x.shape[1], x, table, y, jacobian)
 
 
-def encode_tiles_into(y: Tensor, x: Tensor, table: Tensor, layout: GridLayout, n_active: int) -> Tensor:
-    """Writes the active levels' rows of y [.., N]; the Jacobian in tiles, whose size only the CPU's kernels know."""
+def encode_by_tile(y: Tensor, x: Tensor, table: Tensor, layout: GridLayout, n_active: int) -> Tensor:
+    """Writes the active levels' rows of y [.., N]; returns the Jacobian by tile, for the CPU's network kernels only."""
     n_points = -(-x.shape[1] // MOST_IN_TILE) * MOST_IN_TILE
     jacobian = x.new_empty(n_active * layout.n_features * 3 * n_points)
-    native.call("encode_tiles", _levels(layout), n_active, layout.n_features, x.shape[1], x, table, y, jacobian)
+    native.call("encode_by_tile", _levels(layout), n_active, layout.n_features, x.shape[1], x, table, y, jacobian)
     return jacobian
 
 

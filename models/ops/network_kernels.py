@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.ops import native
 from models.ops.autograd import first_order_only
-from models.ops.hash_grid import encode_into, encode_tiles_into, pull_to_position, scatter
+from models.ops.hash_grid import encode_by_tile, encode_into, pull_to_position, scatter
 from models.ops.layout import GridLayout
 
 MOST_LAYERS = 5  # as in networks.h
@@ -61,10 +61,10 @@ class FieldInputs:
         encode_into(inputs[self.n_xyz :], jacobian, x, table, self.layout, self.n_active)
         return inputs, jacobian
 
-    def encode_tiles(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_by_tile(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         """The same with the derivative in the order in which `sdf_forward` and `sdf_backward` read it; on a CPU."""
         inputs = self._begin(x)
-        jacobian = encode_tiles_into(inputs[self.n_xyz :], x, table, self.layout, self.n_active)
+        jacobian = encode_by_tile(inputs[self.n_xyz :], x, table, self.layout, self.n_active)
         return inputs, jacobian
 
     def scatter(
@@ -137,7 +137,7 @@ class SdfField(torch.autograd.Function):
         ctx: Any, plan: Plan, source: FieldInputs, x: Tensor, table: Tensor, *parameters: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         x, parameters = x.contiguous(), _contiguous(parameters)
-        inputs, jacobian = source.encode_tiles(x, table.contiguous())
+        inputs, jacobian = source.encode_by_tile(x, table.contiguous())
         network, n_points = _network(plan, inputs, parameters), x.shape[1]
         outputs, gradient = x.new_empty(network.n_outputs, n_points), torch.empty_like(x)
         native.call("sdf_forward", network, source.n_xyz, n_points, inputs, jacobian, outputs, gradient)

@@ -29,13 +29,13 @@ struct Network {
     }
 };
 
-// What a field adds to a network: its inputs are n_xyz rows 2 x - 1, then n_features rows with a Jacobian in tiles.
+// What a field adds to a network: its inputs are n_xyz rows 2 x - 1, then n_features rows with a Jacobian by tile.
 struct Position {
     int32_t n_xyz, n_features;
     const float *jacobian;
 
     void load_jacobian(int feature, i64 i, Row *out) const {
-        memcpy(out, jacobian + (i / TILE * n_features + feature) * 3 * TILE, 3 * sizeof(Row));
+        memcpy(out, jacobian + Order::by_tile(3 * n_features).at(3 * feature, i), 3 * sizeof(Row));
     }
 };
 

@@ -18,15 +18,10 @@ struct Row {
     vf v[V];
 };
 
-// Rows i .. i + TILE of a feature-major array [n, N]; points beyond N are zero. A field's tile has more rows than a
-// processor sees coming by itself, so those of the next tile are asked for early; where none follows, that does no harm.
+// Rows i .. i + TILE of a feature-major array [n, N]; points beyond N are zero.
 static void load_rows(Row *rows, int n, const float *p, i64 N, i64 i) {
-    constexpr int CACHE_LINE = 16;
     if (i + TILE <= N) {
-        for (int k = 0; k < n; k++) {
-            memcpy(&rows[k], p + k * N + i, sizeof(Row));
-            for (int j = TILE; j < 2 * TILE; j += CACHE_LINE) __builtin_prefetch(p + k * N + i + j, 0, 2);
-        }
+        for (int k = 0; k < n; k++) memcpy(&rows[k], p + k * N + i, sizeof(Row));
         return;
     }
     for (int k = 0; k < n; k++) {
@@ -40,13 +35,14 @@ static void store_rows(const Row *rows, int n, float *p, i64 N, i64 i) {
     for (int k = 0; k < n; k++) memcpy(p + k * N + i, &rows[k], size);
 }
 
-// The derivatives of features by position: row after row, or tile after tile, which a processor reads faster than some
-// hundred rows at once.
-struct Jacobian {
-    float *data;
+// Where point i of a row lies: rows one after the other, or tile by tile, which is read faster than a hundred rows at
+// once.
+struct Order {
     i64 row_stride, tile_stride;
 
-    float *at(i64 row, i64 i) const { return data + i / TILE * tile_stride + row * row_stride + i % TILE; }
+    static Order by_row(i64 N) { return {N, TILE}; }
+    static Order by_tile(i64 n_rows) { return {TILE, n_rows * TILE}; }
+    i64 at(i64 row, i64 i) const { return i / TILE * tile_stride + row * row_stride + i % TILE; }
 };
 
 static void fill_rows(int n, const float *values, Row *out) {

@@ -236,3 +236,18 @@ def test_what_an_optimiser_forgets_moves_as_at_its_first_step(name):
     step(fresh, build(config, model=fresh)[0])
     for one, other in zip(old.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"fused": False}, {"foreach": True}])
+def test_steps_are_not_fused_where_they_may_not_be(arguments):
+    config = parse(OptimizerConfig, {"name": "Adam", "args": arguments}, "system.optimizer")
+    (optimizer,), _ = make_optimizers(config, None, Model(), is_fused=False)
+    assert not optimizer.defaults["fused"]
+    (optimizer,), _ = make_optimizers(config, None, Model())
+    assert bool(optimizer.defaults["fused"]) == (not arguments)
+
+
+def test_fused_steps_that_were_asked_for_and_may_not_be_are_refused():
+    config = parse(OptimizerConfig, {"name": "Adam", "args": {"fused": True}}, "system.optimizer")
+    with pytest.raises(ConfigError, match=r"system\.optimizer\.args\.fused is true, .* set trainer\.gradient_clip_val to"):
+        make_optimizers(config, None, Model(), is_fused=False)
