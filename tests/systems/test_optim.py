@@ -249,5 +249,7 @@ def test_steps_are_not_fused_where_they_may_not_be(arguments):
 
 def test_fused_steps_that_were_asked_for_and_may_not_be_are_refused():
     config = parse(OptimizerConfig, {"name": "Adam", "args": {"fused": True}}, "system.optimizer")
-    with pytest.raises(ConfigError, match=r"system\.optimizer\.args\.fused is true, .* set trainer\.gradient_clip_val to"):
+    with pytest.raises(
+        ConfigError, match=r"system\.optimizer\.args\.fused is true, .* set trainer\.gradient_clip_val to"
+    ):
         make_optimizers(config, None, Model(), is_fused=False)
