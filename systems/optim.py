@@ -111,8 +111,8 @@ def make_optimizer(
     groups += others
     if options.get("fused") and not is_fused:
         raise ConfigError(
-            f"{where}.args.fused is true, but gradients of 16-bit training cannot be clipped in fused steps; remove it, "
-            "or set trainer.gradient_clip_val to null or trainer.precision to 32"
+            f"{where}.args.fused is true, but gradients of 16-bit training cannot be clipped in fused steps; "
+            "remove it, or set trainer.gradient_clip_val to null or trainer.precision to 32"
         )
     if is_fused and not {"fused", "foreach", "differentiable"} & options.keys() and config.name in ("Adam", "AdamW"):
         # One kernel instead of a dozen: several times faster on the large tables of hash grids.
