@@ -62,23 +62,19 @@ static void scatter_levels(i64 n_threads, const Level *levels, i64 n_levels, i64
     });
 }
 
-template <int F> struct Features {
-    static constexpr int value = F;
-};
-
 // Calls body with the number of features as a compile-time constant: 1, 2, 4 or 8.
 template <class Body> static void with_features(i64 n, const Body &body) {
-    if (n == 1) body(Features<1>{});
-    if (n == 2) body(Features<2>{});
-    if (n == 4) body(Features<4>{});
-    if (n == 8) body(Features<8>{});
+    if (n == 1) body(Count<1>{});
+    if (n == 2) body(Count<2>{});
+    if (n == 4) body(Count<4>{});
+    if (n == 8) body(Count<8>{});
 }
 
 // Features [n_levels * F, N]; Jacobian [n_levels * F, 3, N] unless null.
 EXPORT void encode(i64 n_threads, const Level *levels, i64 n_levels, i64 n_features, i64 N, const float *x,
                    const float *table, float *y, float *jacobian) {
     with_features(n_features, [=](auto features) {
-        constexpr int F = decltype(features)::value;
+        constexpr int F = features.n;
         const Order order = Order::by_row(N);
         if (jacobian) encode_levels<F, true>(n_threads, levels, n_levels, N, x, table, y, jacobian, order);
         else encode_levels<F, false>(n_threads, levels, n_levels, N, x, table, y, nullptr, order);
@@ -89,7 +85,7 @@ EXPORT void encode(i64 n_threads, const Level *levels, i64 n_levels, i64 n_featu
 EXPORT void encode_by_tile(i64 n_threads, const Level *levels, i64 n_levels, i64 n_features, i64 N, const float *x,
                          const float *table, float *y, float *jacobian) {
     with_features(n_features, [=](auto features) {
-        constexpr int F = decltype(features)::value;
+        constexpr int F = features.n;
         const Order order = Order::by_tile(n_levels * F * 3);
         if (N % TILE) memset(jacobian + order.at(0, N - N % TILE), 0, order.tile_stride * sizeof(float));
         encode_levels<F, true>(n_threads, levels, n_levels, N, x, table, y, jacobian, order);
@@ -100,7 +96,7 @@ EXPORT void encode_by_tile(i64 n_threads, const Level *levels, i64 n_levels, i64
 EXPORT void scatter(i64 n_threads, const Level *levels, i64 n_levels, i64 n_features, i64 N, const float *x,
                     const float *d_y, const float *tau, const float *u, float *d_table) {
     with_features(n_features, [=](auto features) {
-        constexpr int F = decltype(features)::value;
+        constexpr int F = features.n;
         if (u) scatter_levels<F, true>(n_threads, levels, n_levels, N, x, d_y, tau, u, d_table);
         else scatter_levels<F, false>(n_threads, levels, n_levels, N, x, d_y, nullptr, nullptr, d_table);
     });
@@ -150,15 +146,8 @@ static void backward_tiles(i64 n_threads, const Network &net, const Position &po
             run(net, position, io, N, tile * TILE, scratch.arena(), mine);
         }
     });
-    for (i64 part = 0; part < n_parts; part++) {
-        WeightSums theirs(net, (float *)sums.memory + part * n_sums);
-        for (int l = 0; l < net.n_layers; l++)
-            for (int o = 0; o < net.widths[l + 1]; o++) {
-                const float *row = theirs.weights[l] + o * WeightSums::stride(net, l);
-                for (int k = 0; k < net.widths[l]; k++) d_weights[l][o * net.stride(l) + k] += row[k];
-                if (d_biases[l]) d_biases[l][o] += theirs.biases[l][o];
-            }
-    }
+    for (i64 part = 0; part < n_parts; part++)
+        WeightSums(net, (float *)sums.memory + part * n_sums).add_to(net, d_weights, d_biases);
 }
 
 EXPORT void mlp_forward(i64 n_threads, const Network *net, i64 N, const float *inputs, float *outputs) {

@@ -135,13 +135,15 @@ INLINE void spread(Entry<F> *entries, const Cell &cell, const vf *dy, const vf *
     }
 }
 
-// e^x for x <= 0 (Taylor after range reduction), relative error 1e-7; never below e^-87, so never subnormal.
-INLINE vf exp_negative(vf x) {
-    x = larger(x, splat(-87.f));
-    vi n = truncate(x * 1.44269504f - .5f);
-    vf r = x - to_float(n) * .693359375f + to_float(n) * 2.12194440e-4f;  // ln 2 in two parts, the first exact
-    vf p = 1.f + r * (1.f + r * (.5f + r * (.16666667f + r * (.041666667f + r * (.0083333333f + r * .0013888889f)))));
-    return bits<vf>(bits<vi>(p) + n * (1 << 23));
+// e^(-rate |x|), relative error 3e-7 and that of the product; never below e^-87, so never subnormal. NaN stays NaN.
+INLINE vf decay(vf x, float rate) {
+    constexpr float LOG2_E = 1.44269504f, TO_INTEGER = 12582912.f;  // 1.5 * 2^23: sums with it have no fraction
+    const float slope = -rate * LOG2_E;
+    x = smaller(splat(87.f / rate), magnitude(x));
+    vf shifted = x * slope + TO_INTEGER, integer = shifted - TO_INTEGER, r = x * slope - integer;
+    // 2^r for |r| <= 1/2, fitted; the integer, in the last bits of `shifted`, is added to the exponent.
+    vf p = 1.f + r * (.69314698f + r * (.24022242f + r * (.05550734f + r * (.00967151f + r * .00132647f))));
+    return bits<vf>(bits<vu>(p) + (bits<vu>(shifted) << 23));
 }
 
 // log(1 + e) for e in [0, 1]: Chebyshev fit of log(1 + e) / e, relative error 3e-7.
@@ -152,10 +154,10 @@ INLINE vf log1p_unit(vf e) {
     return e * (.99999976f + e * (e * q - .49997175f));
 }
 
-// 1 / a for a in [1, 2], by Newton's method from a straight line: three steps cost a quarter of a division.
+// 1 / a for a in [1, 2], by Newton's method from a parabola: two steps cost a quarter of a division.
 INLINE vf inverse_of_one_to_two(vf a) {
-    vf r = 1.4117647f - .47058824f * a;
-    for (int i = 0; i < 3; i++) r = r * (2.f - a * r);
+    vf r = 2.1212121f + a * (.32323232f * a - 1.4545455f);
+    for (int i = 0; i < 2; i++) r = r * (2.f - a * r);
     return r;
 }
 
@@ -164,7 +166,7 @@ struct Sigmoid {
 };
 
 INLINE Sigmoid sigmoid(vf x) {
-    vf e = exp_negative(-magnitude(x)), r = inverse_of_one_to_two(1.f + e);
+    vf e = decay(x, 1.f), r = inverse_of_one_to_two(1.f + e);
     return {x > 0.f ? r : e * r, e * r * r};
 }
 
@@ -177,9 +179,10 @@ struct Activated {
 
 // A hidden activation with its first two derivatives; what is not used costs nothing, as all is inlined.
 template <int ACTIVATION> INLINE Activated activate(vf z) {
-    if (ACTIVATION == RELU) return {larger(z, vf{}), z > 0.f ? splat(1.f) : vf{}, vf{}};
-    vf e = exp_negative(-magnitude(z * SOFTPLUS_BETA)), r = inverse_of_one_to_two(1.f + e);
-    return {larger(z, vf{}) + log1p_unit(e) * (1.f / SOFTPLUS_BETA), z > 0.f ? r : e * r, SOFTPLUS_BETA * e * r * r};
+    if (ACTIVATION == RELU) return {larger(vf{}, z), z > 0.f ? splat(1.f) : vf{}, vf{}};
+    vf e = decay(z, SOFTPLUS_BETA), r = inverse_of_one_to_two(1.f + e), falling = e * r;
+    return {larger(vf{}, z) + log1p_unit(e) * (1.f / SOFTPLUS_BETA), z > 0.f ? r : falling,
+            SOFTPLUS_BETA * (falling * r)};
 }
 
 // The opacity of an interval and, for upstream gradient d, the gradients it causes.

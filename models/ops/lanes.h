@@ -4,7 +4,7 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -16,6 +16,7 @@
 #else
 #define DEVICE
 #define INLINE static inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))  // of a lambda
 #ifdef __clang__
 #define SINGLE_COPY static __attribute__((noinline))
 #else
@@ -149,9 +150,19 @@ INLINE Pair interleave(vf a, vf b) {
 #endif
 
 INLINE vf splat(float a) { return a - vf{}; }
-INLINE vf larger(vf a, vf b) { return a > b ? a : b; }   // b where a is NaN
-INLINE vf smaller(vf a, vf b) { return a < b ? a : b; }  // b where a is NaN
-INLINE vf magnitude(vf a) { return a < 0.f ? -a : a; }
+INLINE vf magnitude(vf a) { return bits<vf>(bits<vu>(a) & 0x7fffffffu); }
+
+// b where one of them is NaN.
+#if LANES == 16 && defined(__AVX512F__)  // compilers make two instructions of a comparison
+INLINE vf larger(vf a, vf b) { return bits<vf>(_mm512_max_ps(bits<__m512>(a), bits<__m512>(b))); }
+INLINE vf smaller(vf a, vf b) { return bits<vf>(_mm512_min_ps(bits<__m512>(a), bits<__m512>(b))); }
+#elif LANES == 8 && defined(__AVX2__)
+INLINE vf larger(vf a, vf b) { return bits<vf>(_mm256_max_ps(bits<__m256>(a), bits<__m256>(b))); }
+INLINE vf smaller(vf a, vf b) { return bits<vf>(_mm256_min_ps(bits<__m256>(a), bits<__m256>(b))); }
+#else
+INLINE vf larger(vf a, vf b) { return a > b ? a : b; }
+INLINE vf smaller(vf a, vf b) { return a < b ? a : b; }
+#endif
 INLINE vf mix(vf a, vf b, vf t) { return a + (b - a) * t; }
 
 INLINE float sum(vf a) {

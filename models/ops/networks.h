@@ -1,9 +1,10 @@
 // Multilayer perceptrons on tiles, forwards and backwards, with the closed-form gradient of their first output.
 //
 // With a_0 the inputs, z_l = W_l a_l + b_l and a_(l+1) = phi(z_l), the gradient of output 0 by the inputs is the
-// reverse pass tau_H = row 0 of W_H, tau_l = W_l^T (phi'(z_l) tau_(l+1)). Its own backward, for an upstream gradient u
-// by it, is a forward tangent t_0 = J u, q_l = W_l t_l, t_(l+1) = phi'(z_l) q_l, folded into the usual reverse pass:
-//   d z_l = phi' d a_(l+1) + phi'' q_l tau_(l+1),   d W_l = d z_l a_l^T + (phi' tau_(l+1)) t_l^T.
+// reverse pass tau_H = row 0 of W_H, sigma_l = phi'(z_l) tau_(l+1), tau_l = W_l^T sigma_l. Its own backward, for an
+// upstream gradient u by it, is a forward tangent t_0 = J u, q_l = W_l t_l, t_(l+1) = phi'(z_l) q_l, folded into the
+// usual reverse pass:
+//   d z_l = phi' d a_(l+1) + phi'' q_l tau_(l+1),   d W_l = d z_l a_l^T + sigma_l t_l^T.
 // Nothing is kept between the passes: what a tile's forward pass knew is computed again from its inputs, which costs
 // less than writing it to memory and reading it back.
 #pragma once
@@ -67,7 +68,7 @@ struct Scratch {
 static void apply_output(int activation, int n, Row *rows) {
     if (activation == NONE) return;
     for (int k = 0; k < n; k++)
-        for (vf &z : rows[k].v) z = activation == RELU ? larger(z, vf{}) : sigmoid(z).value;
+        for (vf &z : rows[k].v) z = activation == RELU ? larger(vf{}, z) : sigmoid(z).value;
 }
 
 // Multiplies d by the slope of the output activation, told from the outputs y.
@@ -135,7 +136,8 @@ static void forward_tile(const Network &net, const Position &position, const For
     Row *tau = a, *sigma = z;
     fill_rows(net.widths[last], net.weights[last], tau);
     for (int l = last - 1; l >= 0; l--) {
-        scale_rows(net.widths[l + 1], slopes + l * widest, tau, sigma);
+        for (int k = 0; k < net.widths[l + 1]; k++)
+            for (int v = 0; v < V; v++) sigma[k].v[v] = slopes[l * widest + k].v[v] * tau[k].v[v];
         multiply(net.weight(l).transposed(), nullptr, sigma, tau);
     }
     Row *gradient = arena.rows(3);
@@ -143,33 +145,53 @@ static void forward_tile(const Network &net, const Position &position, const For
     store_rows(gradient, 3, io.gradient, N, i);
 }
 
-// Sums of one thread for the gradients by weights and biases; rows padded to whole vectors.
+// Sums of one thread for the gradients by weights and biases.
 struct WeightSums {
-    float *weights[MOST_LAYERS], *biases[MOST_LAYERS];
+    float *weights[MOST_LAYERS];  // rows of whole vectors, an output or an input of the layer each: what pads less
+    vf *biases[MOST_LAYERS];      // a vector for each
+    vf *first_row;                // of the last weight: what the gradient of output 0 adds to it, a vector for each
 
-    static int stride(const Network &net, int l) { return (net.widths[l] + W - 1) / W * W; }
+    static int padded(int n) { return (n + W - 1) / W * W; }
+    static bool is_by_output(const Network &net, int l) {
+        return net.widths[l + 1] * padded(net.widths[l]) <= net.widths[l] * padded(net.widths[l + 1]);
+    }
+    static int n_rows(const Network &net, int l) { return net.widths[is_by_output(net, l) ? l + 1 : l]; }
+    static int stride(const Network &net, int l) { return padded(net.widths[is_by_output(net, l) ? l : l + 1]); }
     static size_t count(const Network &net) {
-        size_t n = 0;
-        for (int l = 0; l < net.n_layers; l++) n += net.widths[l + 1] * (stride(net, l) + 1);
+        size_t n = net.widths[net.n_hidden()] * W;
+        for (int l = 0; l < net.n_layers; l++) n += n_rows(net, l) * stride(net, l) + net.widths[l + 1] * W;
         return n;
     }
     WeightSums(const Network &net, float *memory) {
         for (int l = 0; l < net.n_layers; l++) {
             weights[l] = memory;
-            memory += net.widths[l + 1] * stride(net, l);
-            biases[l] = memory;
-            memory += net.widths[l + 1];
+            memory += n_rows(net, l) * stride(net, l);
+            biases[l] = (vf *)memory;
+            memory += net.widths[l + 1] * W;
         }
+        first_row = (vf *)memory;
+    }
+    void add_to(const Network &net, float *const *d_weights, float *const *d_biases) const {
+        for (int l = 0; l < net.n_layers; l++) {
+            const bool by_output = is_by_output(net, l);
+            const int n = stride(net, l);
+            for (int o = 0; o < net.widths[l + 1]; o++) {
+                for (int k = 0; k < net.widths[l]; k++)
+                    d_weights[l][o * net.stride(l) + k] += weights[l][by_output ? o * n + k : k * n + o];
+                if (d_biases[l]) d_biases[l][o] += sum(biases[l][o]);
+            }
+        }
+        const int last = net.n_hidden();
+        for (int k = 0; k < net.widths[last]; k++) d_weights[last][k] += sum(first_row[k]);
+    }
+    // Adds d a^T to the sums for the weight of layer l.
+    void add_layer(const Network &net, int l, const Row *d, const Row *a, float *transposed) const {
+        const bool by_output = is_by_output(net, l);
+        const Row *left = by_output ? d : a, *right = by_output ? a : d;
+        transpose(right, net.widths[by_output ? l : l + 1], stride(net, l), transposed);
+        add_outer(left, n_rows(net, l), transposed, stride(net, l), weights[l]);
     }
 };
-
-// Adds left right^T to the sums for the weight of layer l.
-static void add_layer(const Network &net, int l, const Row *left, const Row *right, float *transposed,
-                      const WeightSums &sums) {
-    const int stride = WeightSums::stride(net, l);
-    transpose(right, net.widths[l], stride, transposed);
-    add_outer(left, net.widths[l + 1], transposed, stride, sums.weights[l]);
-}
 
 struct Backward {
     const float *inputs, *outputs;
@@ -180,7 +202,7 @@ struct Backward {
 };
 
 static size_t backward_scratch(const Network &net) {
-    return sizeof(Row) * ((4 + 4 * net.n_layers) * net.widest() + 3) + sizeof(float) * TILE * (net.widest() + W);
+    return sizeof(Row) * (4 + 4 * net.n_layers) * net.widest() + sizeof(float) * TILE * (net.widest() + W);
 }
 
 // What a tile's forward pass knew, layer by layer: inputs a_l and slopes phi'(z_l), and in a field with gradient the
@@ -190,63 +212,90 @@ struct Recalled {
 };
 
 template <int ACTIVATION, bool WITH_GRADIENT>
-static void recall(const Network &net, const Position &position, const Backward &io, i64 N, i64 i, Row *z, Row *q,
+static void recall(const Network &net, const Position &position, const Backward &io, i64 N, i64 i,
                    const Recalled &known) {
     load_rows(known.a[0], net.widths[0], io.inputs, N, i);
     if (WITH_GRADIENT) {
-        load_rows(z, 3, io.d_gradient, N, i);
-        push_forward(position, z, i, known.t[0]);
+        Row u[3];
+        load_rows(u, 3, io.d_gradient, N, i);
+        push_forward(position, u, i, known.t[0]);
     }
     for (int l = 0; l < net.n_hidden(); l++) {
-        multiply(net.weight(l), net.biases[l], known.a[l], z);
-        if (WITH_GRADIENT) multiply(net.weight(l), nullptr, known.t[l], q);
-        for (int k = 0; k < net.widths[l + 1]; k++)
-            for (int v = 0; v < V; v++) {
-                Activated y = activate<ACTIVATION>(z[k].v[v]);
-                known.a[l + 1][k].v[v] = y.value;
-                known.slope[l][k].v[v] = y.slope;
-                if (!WITH_GRADIENT) continue;
-                known.t[l + 1][k].v[v] = y.slope * q[k].v[v];
-                if (ACTIVATION != RELU) known.bend[l][k].v[v] = y.curvature * q[k].v[v];
-            }
+        by_block(net.widths[l + 1], [&](int row, auto rows) INLINED {
+            Row z[rows.n], q[rows.n];
+            multiply_block<rows.n>(net.weight(l), row, net.biases[l], known.a[l], z);
+            if (WITH_GRADIENT) multiply_block<rows.n>(net.weight(l), row, nullptr, known.t[l], q);
+            for (int k = 0; k < rows.n; k++)
+                for (int v = 0; v < V; v++) {
+                    Activated y = activate<ACTIVATION>(z[k].v[v]);
+                    known.a[l + 1][row + k].v[v] = y.value;
+                    known.slope[l][row + k].v[v] = y.slope;
+                    if (!WITH_GRADIENT) continue;
+                    known.t[l + 1][row + k].v[v] = y.slope * q[k].v[v];
+                    if (ACTIVATION != RELU) known.bend[l][row + k].v[v] = y.curvature * q[k].v[v];
+                }
+        });
     }
+}
+
+static void swap(Row *&a, Row *&b) {
+    Row *was_a = a;
+    a = b;
+    b = was_a;
 }
 
 template <int ACTIVATION, bool WITH_GRADIENT>
 static void backward_tile(const Network &net, const Position &position, const Backward &io, i64 N, i64 i, Arena arena,
                           const WeightSums &sums) {
     const int last = net.n_hidden(), widest = net.widest();
-    Row *d = arena.rows(widest), *other = arena.rows(widest), *tau = arena.rows(widest);
+    Row *d = arena.rows(widest), *d_before = arena.rows(widest);  // the gradient by z_l and by z_(l-1)
+    Row *sigma = arena.rows(widest), *sigma_before = arena.rows(widest);
     Recalled known;
     for (int l = 0; l <= last; l++) {
         known.a[l] = arena.rows(widest), known.t[l] = arena.rows(widest);
         known.slope[l] = arena.rows(widest), known.bend[l] = arena.rows(widest);
     }
     float *transposed = (float *)arena.next;
-    recall<ACTIVATION, WITH_GRADIENT>(net, position, io, N, i, d, other, known);
+    recall<ACTIVATION, WITH_GRADIENT>(net, position, io, N, i, known);
 
     load_rows(d, net.widths[last + 1], io.d_outputs, N, i);
     if (net.output_activation != NONE) {
-        load_rows(other, net.widths[last + 1], io.outputs, N, i);
-        apply_output_slope(net.output_activation, net.widths[last + 1], other, d);
+        load_rows(d_before, net.widths[last + 1], io.outputs, N, i);
+        apply_output_slope(net.output_activation, net.widths[last + 1], d_before, d);
     }
-    for (int l = last;; l--) {  // d is the gradient by z_l, tau of output 0 by a_(l+1)
-        add_layer(net, l, d, known.a[l], transposed, sums);
-        add_sums(d, net.widths[l + 1], sums.biases[l]);
-        if (WITH_GRADIENT && l == last) add_sums(known.t[l], net.widths[l], sums.weights[l]);  // output 0 is row 0
-        if (WITH_GRADIENT && l < last) {
-            scale_rows(net.widths[l + 1], known.slope[l], tau, other);
-            add_layer(net, l, other, known.t[l], transposed, sums);
-            multiply(net.weight(l).transposed(), nullptr, other, tau);
-        }
+    if (WITH_GRADIENT) add_vectors(known.t[last], net.widths[last], sums.first_row);
+    for (int l = last;; l--) {
+        sums.add_layer(net, l, d, known.a[l], transposed);
+        add_vectors(d, net.widths[l + 1], sums.biases[l]);
+        if (WITH_GRADIENT && l < last) sums.add_layer(net, l, sigma, known.t[l], transposed);
         if (l == 0) break;
-        if (WITH_GRADIENT && l == last) fill_rows(net.widths[l], net.weights[l], tau);
-        multiply(net.weight(l).transposed(), nullptr, d, other);
-        scale_rows(net.widths[l], known.slope[l - 1], other, d);
-        if (WITH_GRADIENT && ACTIVATION != RELU) add_product(net.widths[l], known.bend[l - 1], tau, d);
+
+        const Matrix back = net.weight(l).transposed();
+        const Row *slope = known.slope[l - 1], *bend = known.bend[l - 1];
+        by_block(back.n_rows, [&](int row, auto rows) INLINED {
+            Row d_a[rows.n], tau[rows.n];
+            multiply_block<rows.n>(back, row, nullptr, d, d_a);
+            if (WITH_GRADIENT && l < last) multiply_block<rows.n>(back, row, nullptr, sigma, tau);
+            if (WITH_GRADIENT && l == last) fill_rows(rows.n, net.weights[last] + row, tau);
+            for (int k = 0; k < rows.n; k++)
+                for (int v = 0; v < V; v++) {
+                    vf d_z = slope[row + k].v[v] * d_a[k].v[v];
+                    if (WITH_GRADIENT) sigma_before[row + k].v[v] = slope[row + k].v[v] * tau[k].v[v];
+                    if (WITH_GRADIENT && ACTIVATION != RELU) d_z += bend[row + k].v[v] * tau[k].v[v];
+                    d_before[row + k].v[v] = d_z;
+                }
+        });
+        swap(d, d_before);
+        swap(sigma, sigma_before);
     }
-    if (WITH_GRADIENT) store_rows(tau + position.n_xyz, position.n_features, io.feature_tau, N, i);
+    const Matrix back = net.weight(0).transposed();
+    if (WITH_GRADIENT) {
+        Row *tau = sigma_before;
+        if (last) multiply(back.from_row(position.n_xyz), nullptr, sigma, tau);
+        else fill_rows(position.n_features, net.weights[0] + position.n_xyz, tau);
+        store_rows(tau, position.n_features, io.feature_tau, N, i);
+    }
     if (!io.d_inputs) return;
-    multiply(net.weight(0).transposed().from_row(io.first_input), nullptr, d, other);
-    store_rows(other, net.widths[0] - io.first_input, io.d_inputs, N, i);
+    multiply(back.from_row(io.first_input), nullptr, d, d_before);
+    store_rows(d_before, net.widths[0] - io.first_input, io.d_inputs, N, i);
 }

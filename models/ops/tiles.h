@@ -50,16 +50,6 @@ static void fill_rows(int n, const float *values, Row *out) {
         for (vf &v : out[k].v) v = splat(values[k]);
 }
 
-static void scale_rows(int n, const Row *factor, const Row *in, Row *out) {
-    for (int k = 0; k < n; k++)
-        for (int v = 0; v < V; v++) out[k].v[v] = factor[k].v[v] * in[k].v[v];
-}
-
-static void add_product(int n, const Row *a, const Row *b, Row *out) {
-    for (int k = 0; k < n; k++)
-        for (int v = 0; v < V; v++) out[k].v[v] += a[k].v[v] * b[k].v[v];
-}
-
 // A matrix seen with any strides, so that its transpose is the same memory.
 struct Matrix {
     const float *data;
@@ -71,6 +61,20 @@ struct Matrix {
     }
 };
 
+template <int N> struct Count {
+    static constexpr int n = N;
+};
+
+// Calls body(first row, Count of rows) until n rows are done.
+template <class Body> INLINE void by_block(int n, const Body &body) {
+    int row = 0;
+    for (; row + BLOCK <= n; row += BLOCK) body(row, Count<BLOCK>{});
+    if (n - row == 3) body(row, Count<3>{});
+    if (n - row == 2) body(row, Count<2>{});
+    if (n - row == 1) body(row, Count<1>{});
+}
+
+// out = K rows of m in + bias (which may be null).
 template <int K> INLINE void multiply_block(const Matrix &m, int row, const float *bias, const Row *in, Row *out) {
     vf total[K][V];
     for (int k = 0; k < K; k++)
@@ -82,16 +86,12 @@ template <int K> INLINE void multiply_block(const Matrix &m, int row, const floa
             for (int v = 0; v < V; v++) total[k][v] += weight * in[i].v[v];
         }
     for (int k = 0; k < K; k++)
-        for (int v = 0; v < V; v++) out[row + k].v[v] = total[k][v];
+        for (int v = 0; v < V; v++) out[k].v[v] = total[k][v];
 }
 
-// out = m in + bias (which may be null).
+// out = m in + bias.
 static void multiply(const Matrix &m, const float *bias, const Row *in, Row *out) {
-    int row = 0;
-    for (; row + BLOCK <= m.n_rows; row += BLOCK) multiply_block<BLOCK>(m, row, bias, in, out);
-    if (m.n_rows - row == 3) multiply_block<3>(m, row, bias, in, out);
-    if (m.n_rows - row == 2) multiply_block<2>(m, row, bias, in, out);
-    if (m.n_rows - row == 1) multiply_block<1>(m, row, bias, in, out);
+    by_block(m.n_rows, [&](int row, auto rows) INLINED { multiply_block<rows.n>(m, row, bias, in, out + row); });
 }
 
 // Exchanges rows and columns of W vectors: log2 W rounds of interleaving the first half of the rows with the second.
@@ -135,9 +135,9 @@ INLINE void outer_block(const Row *left, const float *right, int stride, float *
 }
 
 template <int B> static void outer_columns(const Row *left, int n, const float *right, int stride, float *sums) {
-    int row = 0;
-    for (; row + BLOCK <= n; row += BLOCK) outer_block<BLOCK, B>(left + row, right, stride, sums + row * stride);
-    for (; row < n; row++) outer_block<1, B>(left + row, right, stride, sums + row * stride);
+    by_block(n, [&](int row, auto rows) INLINED {
+        outer_block<rows.n, B>(left + row, right, stride, sums + row * stride);
+    });
 }
 
 // sums[n, stride] += left right^T over the points of the tile; `right` is transposed and `stride` a multiple of W.
@@ -150,11 +150,8 @@ static void add_outer(const Row *left, int n, const float *right, int stride, fl
     if (n_left == 1) outer_columns<1>(left, n, right + column, stride, sums + column);
 }
 
-// sums[n] += the sums of rows over the tile.
-static void add_sums(const Row *rows, int n, float *sums) {
-    for (int k = 0; k < n; k++) {
-        vf total = rows[k].v[0];
-        for (int v = 1; v < V; v++) total += rows[k].v[v];
-        sums[k] += sum(total);
-    }
+// sums[n] += the vectors of each row.
+static void add_vectors(const Row *rows, int n, vf *sums) {
+    for (int k = 0; k < n; k++)
+        for (int v = 0; v < V; v++) sums[k] += rows[k].v[v];
 }

@@ -15,6 +15,7 @@ CASES = [
     FieldCase(5, 1, (64, 64), "relu", has_biases=False, outputs=64),
     FieldCase(16, 1, (16, 16, 16), "relu", n_active=0),
     FieldCase(5, 2, (128,), "relu", n_active=5, include_xyz=False),
+    FieldCase(5, 2, (), "softplus", outputs=3),
 ]
 TOLERANCE = 2e-5
 
@@ -104,6 +105,24 @@ def test_perceptrons(n, widths, activation, output):
         assert_close(actual, expected, TOLERANCE)
 
 
+@pytest.mark.parametrize(("activation", "output", "widest"), [("softplus", "none", 0.8), ("relu", "sigmoid", 80.0)])
+def test_activations_are_exact_to_rounding_however_small(activation, output, widest):
+    # One neuron that takes its input as it is; two whose difference it is before a sigmoid.
+    x = torch.linspace(-widest, widest, 4001)[None]
+    first = torch.ones(1, 1) if activation == "softplus" else torch.tensor([[1.0], [-1.0]])
+    weights, biases = [first, first.t()], [None, None]
+
+    def run(backend, dtype):
+        (point,) = leaves([x], dtype)
+        y = ops.mlp(point, [w.to(dtype) for w in weights], biases, activation, output, backend)
+        y.sum().backward()
+        return y.detach(), point.grad
+
+    # An exponent of 80 is rounded by 4e-6; slopes of a sigmoid come from its values: near 1 they have 1e-7.
+    for (actual, expected), least in zip(both(run), [1e-37, 3e-7], strict=True):
+        assert torch.allclose(actual.double(), expected, rtol=1e-5, atol=least)
+
+
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
 @pytest.mark.parametrize("n", SIZES)
 def test_spherical_harmonics(n, degree):
@@ -154,6 +173,23 @@ def test_points_outside_the_cube_are_clamped_and_nan_stays_visible():
     for actual, expected in both(lambda b, t: ops.encode_jacobian(x.to(t), table.to(t), layout, backend=b)):
         assert_close(actual[..., :3], expected[..., :3], TOLERANCE)
         assert bool(actual[..., 3].isnan().any() and expected[..., 3].isnan().any())
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+@pytest.mark.parametrize("output", ["none", "relu", "sigmoid"])
+def test_nan_stays_visible_behind_activations(activation, output):
+    weights = [torch.rand(8, 5), torch.rand(3, 8)]
+    weights[0][2, 1] = float("nan")
+    x, biases = torch.rand(5, 70), [None, None]
+    for y in both(lambda b, t: [ops.mlp(x.to(t), [w.to(t) for w in weights], biases, activation, output, b)]):
+        assert all(one.isnan().all() for one in y)
+
+
+def test_nan_stays_visible_in_opacities():
+    sdf, slope = torch.tensor([float("nan"), 0.1]), torch.tensor([-1.0, float("nan")])
+    width, sharpness = torch.full([2], 0.1), torch.tensor(20.0)
+    for alpha in both(lambda b, t: [ops.neus_alpha(sdf.to(t), slope.to(t), width.to(t), sharpness.to(t), b)]):
+        assert all(one.isnan().all() for one in alpha)
 
 
 def test_inputs_need_not_be_contiguous():
