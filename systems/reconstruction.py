@@ -309,9 +309,14 @@ class Reconstruction(pl.LightningModule):
                 counts.restore(saved[name])
 
     def load_model_weights(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the model's weights and grids from a checkpoint and nothing else: a new run begins at step 0."""
-        saved = checkpoint["state_dict"].items()
-        self.model.load_state_dict({key[6:]: value for key, value in saved if key.startswith("model.")})
+        """Takes the model's weights and grids from a checkpoint and nothing else: a new run begins at step 0.
+
+        What was learnt about single photographs stays behind, with a notice: the new run may have others.
+        """
+        saved = checkpoint["state_dict"]
+        self.model.load_state_dict({key[6:]: value for key, value in saved.items() if key.startswith("model.")})
+        if left := sorted({key.split(".")[0] for key in saved} & {"poses", "exposure"}):
+            notice(f"--resume_weights_only takes the model alone: {' and '.join(left)} of the photographs begin anew")
 
     def _late_counts(self) -> Iterator[tuple[str, LateCounts]]:
         return ((name, part) for name, part in self.named_modules() if isinstance(part, LateCounts))

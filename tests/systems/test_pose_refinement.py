@@ -190,3 +190,12 @@ def test_refined_poses_go_with_the_checkpoint(tmp_path):
     held_out = trainer.datamodule.views("val")
     assert system._views("val") is held_out
     assert not torch.equal(system._views("train").cameras.pose, trainer.datamodule.views("train").cameras.pose)
+
+
+def test_a_new_run_from_old_weights_says_that_poses_begin_anew(tmp_path, caplog):
+    system, trainer = fitted(tmp_path, 3)
+    trainer.save_checkpoint(saved := tmp_path / "3.ckpt")
+    again = systems.make(system.config, system.experiment)
+    again.load_model_weights(read_checkpoint(saved, again, prefix="model."))
+    assert len(again.poses.offsets) == 0
+    assert "--resume_weights_only takes the model alone: poses of the photographs begin anew" in caplog.text
