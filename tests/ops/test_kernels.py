@@ -17,7 +17,7 @@ CASES = [
     FieldCase(5, 2, (128,), "relu", n_active=5, include_xyz=False),
     FieldCase(5, 2, (), "softplus", outputs=3),
 ]
-TOLERANCE = 2e-5
+TOLERANCE = 5e-5  # slopes of 100, and processors without fused multiply-adds
 
 
 @pytest.fixture(autouse=True)
