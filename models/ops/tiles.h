@@ -61,11 +61,13 @@ struct Matrix {
     }
 };
 
+// A number that a lambda knows when it is compiled.
 template <int N> struct Count {
     static constexpr int n = N;
 };
 
-// Calls body(first row, Count of rows) until n rows are done.
+// Calls body(first row, Count of rows) until n rows are done. What a block leaves is in the nearest cache when the same
+// call goes on with it.
 template <class Body> INLINE void by_block(int n, const Body &body) {
     int row = 0;
     for (; row + BLOCK <= n; row += BLOCK) body(row, Count<BLOCK>{});
